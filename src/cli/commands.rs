@@ -1,0 +1,179 @@
+//! `check`, `plan`, `status`, `schema`: they look and print, and change nothing.
+
+use std::io::Write as _;
+
+use anyhow::Result;
+
+use super::daemon::code;
+use super::{StateArgs, client, exit};
+use crate::desired::{self, Desired, Surroundings};
+use crate::hint::hinted;
+use crate::observed::Observed;
+use crate::plan::{Gate, gate, plan as make_plan};
+use crate::probe::{FromInside, Prober};
+use crate::status::{FileState, PlanSection, Status, plan_section, status as make_status};
+use crate::sys::clock;
+
+fn load(state: &StateArgs) -> Result<Desired> {
+    let path = desired::locate(state.state.as_deref())?;
+    Ok(desired::load(&Surroundings::detect(&path, state.node.clone())?)?)
+}
+
+pub(super) fn check(state: &StateArgs) -> Result<u8> {
+    let desired = load(state)?;
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "valid: {} is declared {}", desired.node, desired.role)?;
+    print_unsupported(&desired)?;
+    Ok(exit::OK)
+}
+
+fn print_unsupported(desired: &Desired) -> Result<()> {
+    let mut out = anstream::stderr().lock();
+    for key in &desired.unsupported {
+        writeln!(
+            out,
+            "warning: line {}: `{}` is not supported yet: {}",
+            key.line, key.key, key.instead
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) async fn plan(state: &StateArgs, json: bool) -> Result<u8> {
+    let desired = load(state)?;
+    print_unsupported(&desired)?;
+    let observed: Observed = Prober::default()
+        .look(&desired, FromInside::default(), true)
+        .await;
+    let now = clock::now();
+    let plan = make_plan(&desired, &observed, now);
+    let section = plan_section(&plan, None);
+    if json {
+        let gate = gate(
+            &Gate::closed("no daemon was asked"),
+            &desired,
+            &observed,
+            &plan,
+            now,
+        );
+        let status = make_status(
+            &desired,
+            &FileState::default(),
+            &observed,
+            &plan,
+            &gate,
+            None,
+            now,
+        );
+        writeln!(
+            anstream::stdout().lock(),
+            "{}",
+            serde_json::to_string_pretty(&status)?
+        )?;
+    } else {
+        print_plan(&section)?;
+    }
+    // Steps that end in a block are blocked all the same only when there are none to take first.
+    Ok(code(section.state))
+}
+
+/// A plan for people.
+pub(super) fn print_plan(section: &PlanSection) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    for (number, action) in section.actions.iter().enumerate() {
+        writeln!(out, "{}. {action}", number + 1)?;
+    }
+    let word = serde_json::to_value(section.state)?;
+    let word = word.as_str().unwrap_or_default();
+    match &section.reason {
+        Some(reason) => writeln!(out, "{word}: {reason}")?,
+        None => writeln!(out, "{word}")?,
+    }
+    if let Some(hint) = &section.hint {
+        writeln!(out, "hint: {hint}")?;
+    }
+    Ok(())
+}
+
+pub(super) async fn status(state: &StateArgs, json: bool) -> Result<u8> {
+    let desired = load(state)?;
+    let text = client::get(desired.api_listen, "/v1/status")
+        .await
+        .map_err(|error| {
+            hinted(
+                format!("{error:#}"),
+                "is `paceline run` running with this state file? `paceline plan` needs no daemon",
+            )
+        })?;
+    let status: Status = serde_json::from_str(&text)?;
+    if json {
+        writeln!(
+            anstream::stdout().lock(),
+            "{}",
+            serde_json::to_string_pretty(&status)?
+        )?;
+    } else {
+        print_status(&status)?;
+    }
+    Ok(code(status.plan.state))
+}
+
+fn print_status(status: &Status) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    let text = |value: &serde_json::Value, key: &str| match &value[key] {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let paused = if status.desired.paused { " (paused)" } else { "" };
+    writeln!(out, "node     {}", status.node)?;
+    writeln!(out, "role     {}{paused}", status.desired.role)?;
+    writeln!(
+        out,
+        "server   {} (PostgreSQL {}, port {}, process {})",
+        text(&status.server, "state"),
+        text(&status.server, "version"),
+        text(&status.server, "port"),
+        text(&status.server, "pid")
+    )?;
+    writeln!(
+        out,
+        "data     {}, timeline {}, position {}",
+        text(&status.data, "state"),
+        text(&status.data, "timeline"),
+        text(&status.server, "lsn")
+    )?;
+    writeln!(out, "gate     {}: {}", status.gate.state, status.gate.reason)?;
+    if let Some(app) = &status.app {
+        writeln!(
+            out,
+            "app      {} (port {}, process {})",
+            text(app, "state"),
+            text(app, "port"),
+            text(app, "pid")
+        )?;
+        if let Some(end) = app["last_end"].as_str() {
+            writeln!(out, "         last: {end}")?;
+        }
+    }
+    for key in &status.desired.unsupported {
+        writeln!(out, "note     not supported yet: {key}")?;
+    }
+    if let Some(warning) = &status.desired.warning {
+        writeln!(out, "warning  {warning}")?;
+    }
+    if let Some(error) = &status.desired.error {
+        writeln!(
+            out,
+            "\nthe state file is not taken; the last valid one stays in force:\n{}\n",
+            error.trim_end()
+        )?;
+    }
+    drop(out);
+    print_plan(&status.plan)
+}
+
+pub(super) fn schema() -> Result<u8> {
+    write!(anstream::stdout().lock(), "{}", desired::schema())?;
+    Ok(exit::OK)
+}

@@ -1,0 +1,78 @@
+//! `run` and `apply`.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::{StateArgs, exit};
+use crate::desired::{self, Reading, Surroundings, Valid};
+use crate::instance::Instance;
+use crate::reconcile::{self, Ended, Mode, report_unsupported};
+use crate::status::PlanState;
+use crate::supervise::signals::{Request, Requests};
+
+/// The daemon.
+pub(super) async fn run(state: &StateArgs) -> Result<u8> {
+    let mut requests = Requests::listen()?;
+    let path = desired::locate(state.state.as_deref())?;
+    let surroundings = Surroundings::detect(&path, state.node.clone())?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), state_file = %path, "paceline starts");
+    let (mut readings, handle) = desired::watch(surroundings);
+    // A file that appears or becomes valid later is as good as one that was there.
+    let first = loop {
+        let reading: Arc<Reading> = readings.borrow_and_update().clone();
+        if let Some(valid) = &reading.valid {
+            break Arc::clone(valid);
+        }
+        if let Some(error) = &reading.error {
+            tracing::error!("waiting for a valid state file:\n{error}");
+        }
+        tokio::select! {
+            changed = readings.changed() => changed?,
+            request = requests.next() => match request {
+                Request::End => return Ok(exit::OK),
+                Request::Reread => handle.poke(),
+                Request::Reexecute => tracing::warn!("not executed anew: there is no valid state file yet"),
+            },
+        }
+    };
+    let instance = Instance::claim(&first.desired)?;
+    report_unsupported(&first.desired);
+    reconcile::run(Mode::Daemon, instance, first, readings, handle, requests).await?;
+    tracing::info!("paceline ends");
+    Ok(exit::OK)
+}
+
+/// Converges once, for the server alone.
+pub(super) async fn apply(state: &StateArgs) -> Result<u8> {
+    let requests = Requests::listen()?;
+    let path = desired::locate(state.state.as_deref())?;
+    let surroundings = Surroundings::detect(&path, state.node.clone())?;
+    // The error of a file that is not valid now is the answer.
+    desired::load(&surroundings)?;
+    let (mut readings, handle) = desired::watch(surroundings.clone());
+    let reading = readings.borrow_and_update().clone();
+    let first: Arc<Valid> = match &reading.valid {
+        Some(valid) => Arc::clone(valid),
+        None => anyhow::bail!("the state file changed while it was read; try again"),
+    };
+    let instance = Instance::claim(&first.desired)?;
+    report_unsupported(&first.desired);
+    match reconcile::run(Mode::Once, instance, first, readings, handle, requests).await? {
+        Ended::Asked => Ok(exit::INTERNAL),
+        Ended::Settled(status) => {
+            super::commands::print_plan(&status.plan)?;
+            Ok(code(status.plan.state))
+        }
+    }
+}
+
+/// The exit code for a plan that stands like this.
+pub(super) fn code(state: PlanState) -> u8 {
+    match state {
+        PlanState::Converged => exit::OK,
+        PlanState::Converging | PlanState::Waiting => exit::PENDING,
+        PlanState::Blocked => exit::BLOCKED,
+        PlanState::Failed => exit::INTERNAL,
+    }
+}

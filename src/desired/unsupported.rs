@@ -1,0 +1,125 @@
+//! Keys of the format whose behaviour is not built yet: they are validated, and then reported with what happens instead.
+//!
+//! When a behaviour is built, its row goes; when all rows are gone, so does this file. Only data and the look-up of it.
+
+use super::file::{Entry, Node};
+use super::model::{Desired, Role, Unsupported};
+
+struct Row {
+    /// How the key is called in the report.
+    key: &'static str,
+    /// Where it stands, if what it asks for is not built.
+    found: Found,
+    /// What happens instead.
+    instead: &'static str,
+}
+
+enum Found {
+    /// Wherever the key itself is present.
+    Present,
+    /// Only in this case; the entry says the line.
+    When(for<'a> fn(&'a Node, &Desired) -> Option<&'a Entry>),
+}
+
+const NOT_BUILT: &[Row] = &[
+    Row {
+        key: "peer",
+        found: Found::Present,
+        instead: "the other laptop is not asked and nothing is copied from it",
+    },
+    Row {
+        key: "nodes",
+        found: Found::When(|root, desired| root.get("nodes").filter(|_| desired.peer.is_some())),
+        instead: "the other laptop is not asked and nothing is copied from it",
+    },
+    Row {
+        key: "role: standby",
+        found: Found::When(|root, desired| role(root, desired, Role::Standby)),
+        instead: "this laptop does not follow the other one",
+    },
+    Row {
+        key: "role: recovery",
+        found: Found::When(|root, desired| role(root, desired, Role::Recovery)),
+        instead: "nothing is restored",
+    },
+    Row {
+        key: "postgres.trigger_file",
+        found: Found::Present,
+        instead: "the file is not looked for",
+    },
+    Row {
+        key: "replication",
+        found: Found::Present,
+        instead: "nothing is replicated",
+    },
+    Row {
+        key: "archive",
+        found: Found::Present,
+        instead: "no base backups are made and no WAL is archived",
+    },
+    Row {
+        key: "recovery",
+        found: Found::Present,
+        instead: "nothing is restored",
+    },
+    Row {
+        key: "racedb.prewarm",
+        found: Found::Present,
+        instead: "the application is loaded when the gate opens",
+    },
+    Row {
+        key: "racedb.health",
+        found: Found::Present,
+        instead: "the application counts as well while it runs",
+    },
+    Row {
+        key: "racedb.start_timeout",
+        found: Found::Present,
+        instead: "the application may take any time to start",
+    },
+    Row {
+        key: "racedb.port",
+        found: Found::When(|root, _| root.find("racedb.listen").and_then(|_| root.find("racedb.port"))),
+        instead: "the application answers on the port of `racedb.listen` itself",
+    },
+    Row {
+        key: "address",
+        found: Found::Present,
+        instead: "no network address is moved",
+    },
+    Row {
+        key: "safety",
+        found: Found::Present,
+        instead: "nothing waits for the other laptop and nothing is set aside",
+    },
+    Row {
+        key: "consent",
+        found: Found::Present,
+        instead: "no step asks for consent",
+    },
+];
+
+/// The keys of the file that are valid and have no behaviour yet.
+pub fn collect(root: &Node, desired: &Desired) -> Vec<Unsupported> {
+    let rows = NOT_BUILT.iter().filter_map(|row| {
+        let entry = match row.found {
+            Found::Present => root.find(row.key)?,
+            Found::When(find) => find(root, desired)?,
+        };
+        Some(Unsupported {
+            key: row.key.to_owned(),
+            line: entry.at.line,
+            instead: row.instead.to_owned(),
+        })
+    });
+    rows.collect()
+}
+
+/// The entry that declares this laptop's role, if it is `wanted`.
+fn role<'a>(root: &'a Node, desired: &Desired, wanted: Role) -> Option<&'a Entry> {
+    if desired.role != wanted {
+        return None;
+    }
+    let own = || root.get("nodes")?.value.get(&desired.node)?.value.get("role");
+    root.get("role").or_else(own)
+}

@@ -1,0 +1,47 @@
+//! The server's configuration files in `home`, and `postgresql.auto.conf`.
+
+use anyhow::{Context as _, Result};
+
+use super::Context;
+use crate::plan::ConfigurationFiles;
+use crate::probe;
+use crate::sys::files::{self, ensure_directory, write_durably};
+
+pub(super) fn write(context: &Context<'_>, wanted: &ConfigurationFiles) -> Result<()> {
+    let user = context.server_user()?;
+    let directory = context.desired.conf_directory();
+    ensure_directory(&directory, 0o755, None)?;
+    for (name, text) in [
+        ("pg_hba.conf", &wanted.pg_hba),
+        ("pg_ident.conf", &wanted.pg_ident),
+        // Last, since it carries the digest of all three.
+        ("postgresql.conf", &wanted.postgresql_conf),
+    ] {
+        // Settings may hold secrets: for the server's user alone.
+        write_durably(&directory.join(name), text.as_bytes(), 0o600, Some(user.owner()))?;
+    }
+    Ok(())
+}
+
+/// Takes names out of `postgresql.auto.conf`, leaving every other line as it is.
+pub(super) fn purge_auto_conf(context: &Context<'_>, names: &[String]) -> Result<()> {
+    let path = context
+        .desired
+        .postgres
+        .data_directory
+        .join("postgresql.auto.conf");
+    let Some(text) = files::read_if_there(&path).with_context(|| format!("cannot read {path}"))? else {
+        return Ok(());
+    };
+    let kept: String = text
+        .split_inclusive('\n')
+        .filter(|line| !probe::setting_name(line).is_some_and(|name| names.contains(&name)))
+        .collect();
+    if kept == text {
+        return Ok(());
+    }
+    let user = context.server_user()?;
+    write_durably(&path, kept.as_bytes(), 0o600, Some(user.owner()))?;
+    tracing::info!(file = %path, names = %names.join(", "), "removed settings that would have won over the state file");
+    Ok(())
+}

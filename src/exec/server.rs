@@ -1,0 +1,209 @@
+//! Start, reload and stop of the server.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+use tokio::time::{Instant, interval, timeout};
+
+use super::Context;
+use crate::desired::Desired;
+use crate::hint::hinted;
+use crate::observed::{Installation, Postmaster, ServerPhase};
+use crate::probe::postmaster::{self, Holder};
+use crate::probe::server as session;
+use crate::supervise::output::Output;
+use crate::supervise::postgres;
+use crate::sys::files::ensure_directory;
+use crate::sys::net;
+use crate::sys::process::Process;
+
+/// How long the start of a server is watched. One that recovers longer than this from a crash goes on by itself; the
+/// planner then waits for it.
+const START: Duration = Duration::from_secs(10);
+/// How long a fast stop may take before an immediate one. The final checkpoint of a busy laptop takes a while.
+const FAST_STOP: Duration = Duration::from_secs(120);
+/// How long an immediate stop may take.
+const IMMEDIATE_STOP: Duration = Duration::from_secs(20);
+/// How often a short wait looks. A start takes some 50 ms.
+const LOOK: Duration = Duration::from_millis(3);
+
+pub(super) async fn start(context: &Context<'_>, programs: &Installation) -> Result<()> {
+    let desired = context.desired;
+    let user = context.server_user()?;
+    match postmaster::look(desired)? {
+        Postmaster::Running(_) => return Ok(()),
+        Postmaster::Down { leftovers } if !leftovers.is_empty() => {
+            bail!("processes of a dead server are still there: {leftovers:?}")
+        }
+        Postmaster::Down { .. } => {}
+    }
+    free_the_name(desired)?;
+    ports_are_free(desired)?;
+    ensure_directory(&desired.socket_directory(), 0o755, Some(user.owner()))?;
+    ensure_directory(&desired.log_directory(), 0o755, None)?;
+
+    let log = Output::new(desired.server_log());
+    let before = log.len();
+    let process = postgres::spawn(
+        &programs.bin_directory.join("postgres"),
+        &desired.postgres.data_directory,
+        &desired.conf_directory(),
+        &user,
+        &log,
+    )?;
+    let pid = process.id().pid;
+    let up = async {
+        let mut tick = interval(LOOK);
+        loop {
+            tokio::select! {
+                // Cancel-safe: the handle keeps the news.
+                exit = process.ended() => return Err(exit),
+                // Cancel-safe: a tick that is lost comes again.
+                _ = tick.tick() => {}
+            }
+            if let Ok(Some(file)) = postmaster::read_pid_file(&desired.postgres.data_directory)
+                && file.pid == pid
+                && file.phase == Some(ServerPhase::Ready)
+            {
+                return Ok(());
+            }
+        }
+    };
+    match timeout(START, up).await {
+        // Up, or still recovering.
+        Ok(Ok(())) | Err(_) => Ok(()),
+        Ok(Err(exit)) => {
+            let said = log.complaints_since(before);
+            let hint = format!("the whole story is at the end of {}", log.path());
+            Err(hinted(
+                format!("PostgreSQL {} does not start ({exit}): {said}", programs.version),
+                hint,
+            ))
+        }
+    }
+}
+
+/// A stale `postmaster.pid` whose number belongs to somebody else by now keeps every server from starting. It is
+/// removed only when that somebody is proven to be no server of this directory.
+fn free_the_name(desired: &Desired) -> Result<()> {
+    let data_directory = &desired.postgres.data_directory;
+    let Some(file) = postmaster::read_pid_file(data_directory)? else {
+        return Ok(());
+    };
+    match postmaster::holder(file.pid, data_directory)? {
+        // The server itself removes the file of a dead one.
+        Holder::Dead => Ok(()),
+        Holder::Server => bail!("a server runs already: process {}", file.pid),
+        Holder::Somebody => {
+            let path = data_directory.join("postmaster.pid");
+            tracing::info!(file = %path, pid = file.pid, "removing a stale pid file; the number belongs to another process now");
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove the stale {path}"))
+        }
+    }
+}
+
+/// With `*` PostgreSQL starts although another program has the port (it only warns), and nobody can connect.
+fn ports_are_free(desired: &Desired) -> Result<()> {
+    let port = desired.postgres.port;
+    for element in desired.postgres.listen_addresses.split(',').map(str::trim) {
+        let addresses: Vec<IpAddr> = match element {
+            "" => continue,
+            "*" | "0.0.0.0" => vec![IpAddr::from([0, 0, 0, 0])],
+            "localhost" => vec![IpAddr::from([127, 0, 0, 1])],
+            other => other.parse().into_iter().collect(),
+        };
+        if let Some(taken) = addresses
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, port))
+            .find(|a| net::in_use(*a))
+        {
+            let by = net::listener(port).unwrap_or_else(|| "another program".to_owned());
+            return Err(hinted(
+                format!(
+                    "cannot start the server: port {port} on {} is in use by {by}",
+                    taken.ip()
+                ),
+                "stop that program, or set `postgres: port:` to another port",
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn reload(context: &Context<'_>, wanted: &str) -> Result<()> {
+    let process = running(context.desired)?.context("the server is not running any more")?;
+    process
+        .signal(Signal::SIGHUP)
+        .context("cannot tell the server to reload")?;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let client = session::connect(context.desired, "postgres").await?;
+    loop {
+        // Each question makes the session read the configuration that the postmaster announced.
+        let (loaded, errors) = session::loaded_configuration(&client).await?;
+        if loaded.as_deref() == Some(wanted) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!(
+                "the server did not take its new configuration: {}",
+                errors.join("; ")
+            );
+        }
+        // The mistakes are the planner's to see.
+        if !errors.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+pub(super) async fn stop(context: &Context<'_>) -> Result<()> {
+    let Some(process) = running(context.desired)? else {
+        return Ok(());
+    };
+    // Fast: open connections are ended, a checkpoint is written. Never smart: RaceDB keeps a connection for life.
+    process
+        .signal(Signal::SIGINT)
+        .context("cannot tell the server to stop")?;
+    if timeout(FAST_STOP, process.ended()).await.is_ok() {
+        return gone(context.desired);
+    }
+    tracing::warn!(
+        pid = process.id().pid,
+        seconds = FAST_STOP.as_secs(),
+        "the server does not stop; stopping it immediately (it will recover at its next start)"
+    );
+    process
+        .signal(Signal::SIGQUIT)
+        .context("cannot tell the server to stop immediately")?;
+    if timeout(IMMEDIATE_STOP, process.ended()).await.is_ok() {
+        return gone(context.desired);
+    }
+    Err(hinted(
+        format!("the server (process {}) does not stop", process.id().pid),
+        "it may hang in the disk; look at it with `ps` and at the kernel log; never kill -9 it lightly",
+    ))
+}
+
+fn gone(desired: &Desired) -> Result<()> {
+    match postmaster::look(desired)? {
+        Postmaster::Down { .. } => Ok(()),
+        Postmaster::Running(running) => bail!("a server runs again: process {}", running.pid),
+    }
+}
+
+/// A handle of the server that runs now, opened first and verified after, so that both speak of one process.
+fn running(desired: &Desired) -> Result<Option<Process>> {
+    let Postmaster::Running(seen) = postmaster::look(desired)? else {
+        return Ok(None);
+    };
+    let Some(process) = Process::open(seen.pid)? else {
+        return Ok(None);
+    };
+    match postmaster::holder(seen.pid, &desired.postgres.data_directory)? {
+        Holder::Server => Ok(Some(process)),
+        Holder::Dead | Holder::Somebody => Ok(None),
+    }
+}

@@ -1,0 +1,170 @@
+//! This daemon as one of its kind: the locks that keep a second one away, what it was set up for and cannot change
+//! while it runs, and its re-execution in place.
+
+use std::convert::Infallible;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use camino::Utf8PathBuf;
+
+use crate::desired::Desired;
+use crate::hint::hinted;
+use crate::sys::files::ensure_directory;
+use crate::sys::lock::{Attempt, Lock};
+
+/// Passes the locks' descriptors on through a re-execution, as numbers with commas between.
+const LOCKS: &str = "PACELINE_LOCKS";
+
+/// The daemon of one data directory and one home.
+#[derive(Debug)]
+pub struct Instance {
+    locks: Vec<Lock>,
+    set_up_for: Fixed,
+}
+
+/// What cannot change while a daemon runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fixed {
+    home: Utf8PathBuf,
+    data_directory: Utf8PathBuf,
+    os_user: String,
+    api_listen: std::net::SocketAddr,
+}
+
+/// Another daemon is there.
+#[derive(Debug, thiserror::Error)]
+#[error("another daemon looks after {what}: {holder}")]
+pub struct Taken {
+    /// The lock's subject.
+    what: String,
+    /// Who.
+    holder: String,
+}
+
+impl Instance {
+    /// Takes the locks of home and data directory; makes home if it is missing.
+    pub fn claim(desired: &Desired) -> Result<Self> {
+        ensure_home(desired)?;
+        let data_directory = &desired.postgres.data_directory;
+        if let Some(parent) = data_directory.parent() {
+            std::fs::create_dir_all(parent).with_context(|| format!("cannot make the directory {parent}"))?;
+        }
+        let inherited: Vec<i32> = std::env::var(LOCKS)
+            .unwrap_or_default()
+            .split(',')
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        let note = format!("process {} ({})", std::process::id(), desired.node);
+        let mut locks = Vec::new();
+        for (path, what) in [
+            (desired.home.join("lock"), format!("home {}", desired.home)),
+            (
+                desired.beside_data("paceline-lock"),
+                format!("the data directory {data_directory}"),
+            ),
+        ] {
+            let lock = match inherited.iter().find_map(|fd| Lock::inherited(*fd, &path)) {
+                Some(lock) => lock,
+                None => match Lock::take(&path, &note)? {
+                    Attempt::Held(lock) => lock,
+                    Attempt::Taken(holder) => return Err(Taken { what, holder }.into()),
+                },
+            };
+            locks.push(lock);
+        }
+        Ok(Self {
+            locks,
+            set_up_for: Fixed::of(desired),
+        })
+    }
+
+    /// Whether this daemon can act on a declaration, or what keeps it from it.
+    pub fn fits(&self, desired: &Desired) -> Result<(), String> {
+        let (is, asked) = (&self.set_up_for, Fixed::of(desired));
+        let mut changed = Vec::new();
+        if is.home != asked.home {
+            changed.push(format!("`home` from {} to {}", is.home, asked.home));
+        }
+        if is.data_directory != asked.data_directory {
+            changed.push(format!(
+                "`postgres: data_directory` from {} to {}",
+                is.data_directory, asked.data_directory
+            ));
+        }
+        if is.os_user != asked.os_user {
+            changed.push(format!(
+                "`postgres: os_user` from {} to {}",
+                is.os_user, asked.os_user
+            ));
+        }
+        if is.api_listen != asked.api_listen {
+            changed.push(format!(
+                "`api: listen` from {} to {}",
+                is.api_listen, asked.api_listen
+            ));
+        }
+        if changed.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "cannot change {} while the daemon runs (hint: stop the daemon with SIGTERM and start it again, or change the file back)",
+            changed.join(", ")
+        ))
+    }
+}
+
+impl Fixed {
+    fn of(desired: &Desired) -> Self {
+        Self {
+            home: desired.home.clone(),
+            data_directory: desired.postgres.data_directory.clone(),
+            os_user: desired.postgres.os_user.clone(),
+            api_listen: desired.api_listen,
+        }
+    }
+}
+
+/// Home is for everybody to pass through (the socket is in it); what is secret in it is closed by itself.
+fn ensure_home(desired: &Desired) -> Result<()> {
+    ensure_directory(&desired.home, 0o755, None).map_err(|error| {
+        hinted(
+            format!("{error:#}"),
+            "run Paceline as root, or set `home:` to a directory that its user may write to",
+        )
+    })
+}
+
+/// Executes the program that now lies where ours came from, in this very process: server and application stay our
+/// children, the locks stay held. Comes back only if it could not be done.
+pub async fn reexecute(instance: &Instance) -> Result<Infallible> {
+    let program = std::env::current_exe().context("cannot tell where the program is")?;
+    let program = program.to_str().context("the program's path is not UTF-8")?;
+    // After an upgrade the file that we run is deleted, and the new one has its name.
+    let program = program.strip_suffix(" (deleted)").unwrap_or(program);
+    let check = tokio::process::Command::new(program)
+        .arg("--version")
+        .kill_on_drop(true)
+        .output();
+    let check = tokio::time::timeout(Duration::from_secs(10), check)
+        .await
+        .with_context(|| format!("{program} --version does not answer"))?
+        .with_context(|| format!("cannot run {program}"))?;
+    if !check.status.success() {
+        bail!("{program} --version fails ({})", check.status);
+    }
+    let mut numbers = Vec::new();
+    for lock in &instance.locks {
+        numbers.push(lock.pass_on()?.to_string());
+    }
+    tracing::info!(program, version = %String::from_utf8_lossy(&check.stdout).trim(), "executing the program anew");
+    let error = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .env(LOCKS, numbers.join(","))
+        .exec();
+    for lock in &instance.locks {
+        lock.keep()?;
+    }
+    Err(error).with_context(|| format!("cannot execute {program}"))
+}

@@ -1,0 +1,39 @@
+//! Paceline keeps a PostgreSQL laptop in the role that a YAML file declares, and runs an application (RaceDB) only
+//! while that laptop's database may be written to.
+//!
+//! ```text
+//! state file ─desired─► Desired ──┐
+//! probes     ─probe───► Observed ─┼─► plan() ─► Plan ─► exec (first step) ─► observe again
+//!                                 └─► gate() ─► Gate ─► exec::app
+//! ```
+//!
+//! Where is what:
+//!
+//! - [`desired`]: the state file: format, validation, watching.
+//! - [`observed`], [`lineage`]: plain facts, each `Known` or `Unknown` with the reason.
+//! - [`probe`]: looks at files, processes and the server; never decides, never changes anything.
+//! - [`plan`]: decides, one file per role; the gate. Pure and total: every combination of facts has an answer.
+//! - [`exec`]: carries out one action: idempotent, preconditions checked again, result verified.
+//! - [`supervise`]: processes that live on; no policy.
+//! - [`reconcile`]: the loop. [`instance`]: one daemon per data directory, re-execution.
+//! - [`status`], [`api`], [`cli`]: what people and programs outside see.
+//! - [`sys`]: the operating system; the only `unsafe`.
+//!
+//! The executor does the first step of a plan and looks again; the rest of a plan is a forecast for people. A fact that
+//! could not be seen is never taken for "no". Nothing that holds data is deleted.
+
+pub mod api;
+pub mod cli;
+pub mod desired;
+pub mod digest;
+pub mod exec;
+pub mod hint;
+pub mod instance;
+pub mod lineage;
+pub mod observed;
+pub mod plan;
+pub mod probe;
+pub mod reconcile;
+pub mod status;
+pub mod supervise;
+pub mod sys;

@@ -1,0 +1,31 @@
+//! The orderly end of the daemon (SIGTERM): the application first, then the server. Pure.
+
+use super::action::{Action, End, Plan, Reason, Step, Waiting};
+use crate::observed::{Fact, Observed, Postmaster, ServerPhase};
+
+pub(super) fn plan(observed: &Observed) -> Plan {
+    let mut steps = Vec::new();
+    if observed.app.state.alive() {
+        steps.push(Step {
+            action: Action::StopApp,
+            reason: Reason::Ending,
+        });
+    }
+    match &observed.postmaster.fact {
+        Fact::Known(Postmaster::Running(running)) if running.ours => {
+            if running.phase == ServerPhase::Stopping && steps.is_empty() {
+                return Plan::waiting(Waiting::ServerStopping);
+            }
+            steps.push(Step {
+                action: Action::StopServer,
+                reason: Reason::Ending,
+            });
+        }
+        // Somebody else's server is somebody else's to stop; and one that cannot be seen cannot be stopped.
+        Fact::Known(Postmaster::Running(_) | Postmaster::Down { .. }) | Fact::Unknown(_) => {}
+    }
+    Plan {
+        steps,
+        end: End::Converged,
+    }
+}

@@ -1,0 +1,170 @@
+//! Whether the application may run. Pure.
+//!
+//! The gate is judged anew on every observation, apart from the executor, so that closing never waits for an action.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::action::{Action, End, Plan, Waiting};
+use crate::desired::Desired;
+use crate::observed::{Answer, Fact, Moment, Observed, Peer, Server};
+
+/// How long a crash or a lost probe may last before the application is stopped.
+pub const HOLD: Duration = Duration::from_secs(30);
+
+/// Whether the application may run, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// It may run.
+    Open,
+    /// It may go on, and must not be started.
+    Holding {
+        /// Since when.
+        since: Moment,
+        /// Why.
+        reason: String,
+    },
+    /// It must not run.
+    Closed {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Gate {
+    /// Closed, for this reason.
+    pub fn closed(reason: impl Into<String>) -> Self {
+        Self::Closed {
+            reason: reason.into(),
+        }
+    }
+
+    /// Whether the application may be started.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Open)
+    }
+
+    /// The stable word of the status document.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Holding { .. } => "holding",
+            Self::Closed { .. } => "closed",
+        }
+    }
+
+    /// Why it is as it is.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Open => "the database may be written to",
+            Self::Holding { reason, .. } | Self::Closed { reason } => reason,
+        }
+    }
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.word(), self.reason())
+    }
+}
+
+/// What keeps the gate from being open.
+enum Obstacle {
+    /// A crash or a lost look: the application may go on for [`HOLD`].
+    Passing(String),
+    /// The application has to stop.
+    Lasting(String),
+}
+
+/// The gate after this observation.
+pub fn gate(previous: &Gate, desired: &Desired, observed: &Observed, plan: &Plan, now: Moment) -> Gate {
+    if desired.paused {
+        return previous.clone();
+    }
+    match (obstacle(desired, observed, plan), previous) {
+        (None, _) => Gate::Open,
+        (Some(Obstacle::Lasting(reason)), _) => Gate::Closed { reason },
+        // Closed stays closed until everything is right.
+        (Some(Obstacle::Passing(reason)), Gate::Closed { .. }) => Gate::Closed { reason },
+        (Some(Obstacle::Passing(reason)), Gate::Open) => Gate::Holding { since: now, reason },
+        (Some(Obstacle::Passing(reason)), Gate::Holding { since, .. }) if now.since(*since) <= HOLD => {
+            Gate::Holding {
+                since: *since,
+                reason,
+            }
+        }
+        (Some(Obstacle::Passing(reason)), Gate::Holding { .. }) => Gate::Closed {
+            reason: format!("{reason}, for more than {} seconds", HOLD.as_secs()),
+        },
+    }
+}
+
+fn obstacle(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Obstacle> {
+    let lasting = |reason: &str| Some(Obstacle::Lasting(reason.to_owned()));
+    let passing = |reason: String| Some(Obstacle::Passing(reason));
+
+    if observed.ending {
+        return lasting("the daemon was asked to end");
+    }
+    // A laptop that is declared standby and has nobody to hand over to goes on serving.
+    let no_successor = matches!(plan.end, End::Waiting(Waiting::NoSuccessor));
+    if !desired.role.writes() && !no_successor {
+        return lasting(&format!("this laptop is declared {}", desired.role));
+    }
+    match observed.server_state() {
+        Fact::Known(Server::Writable) => {}
+        Fact::Known(Server::ReadOnly { .. }) => return lasting("the database is read-only"),
+        Fact::Known(Server::Down) => return passing("the server is down".to_owned()),
+        Fact::Known(Server::Starting) => return passing("the server is starting".to_owned()),
+        Fact::Known(Server::Stopping) => return passing("the server is shutting down".to_owned()),
+        Fact::Unknown(why) => return passing(format!("the server cannot be seen: {why}")),
+    }
+    match observed.running() {
+        Some(running) if running.ours => {}
+        _ => return lasting("the server is not Paceline's"),
+    }
+    match &observed.data.fact {
+        Fact::Unknown(why) => return passing(format!("the data directory cannot be seen: {why}")),
+        Fact::Known(data) => match data.cluster() {
+            None => return lasting("the server's data directory is gone"),
+            Some(cluster) if cluster.tainted => {
+                return lasting("a rewind or restore of the data directory was interrupted");
+            }
+            Some(cluster) if cluster.standby_signal => {
+                return lasting("there is a standby.signal: at its next start the server would be a standby");
+            }
+            Some(cluster) if cluster.recovery_signal => {
+                return lasting(
+                    "there is a recovery.signal: at its next start the server would recover from a backup",
+                );
+            }
+            Some(_) => {}
+        },
+    }
+    // A trusted answer is one of this very database.
+    if let (Some(Answer::Facts(facts)), Some(control)) = (
+        observed.server.known(),
+        observed.cluster().and_then(|cluster| cluster.control.known()),
+    ) && facts.system_identifier != control.system_identifier
+    {
+        return lasting("the server answers for another database than the one in the data directory");
+    }
+    if !observed.timeline_named() {
+        return passing("this stretch of the database's history has no recorded name yet".to_owned());
+    }
+    if let Some(step) = plan.steps.iter().find(|step| step.action.touches_server()) {
+        return lasting(&format!("about to {}", step.action));
+    }
+    // An application that is started before its database is there only fails.
+    if plan
+        .steps
+        .iter()
+        .any(|step| step.action == Action::EnsureDatabase)
+    {
+        return passing("the application's database is not ready yet".to_owned());
+    }
+    match observed.peer {
+        // The other laptop cannot be asked at all yet; a settled Unknown does not close the gate.
+        Peer::None | Peer::Unknown { .. } => None,
+    }
+}

@@ -1,0 +1,412 @@
+//! What the roles share: making sure that the facts a row reads are there, and the way from a copy on disk to a server
+//! that serves it. Pure.
+
+use super::action::{Action, Blocked, End, Plan, Reason, Step, Waiting};
+use super::configuration::{names_to_purge, on_disk, render};
+use crate::desired::{Database, Desired};
+use crate::lineage::Origin;
+use crate::observed::{
+    Cluster, Contradiction, Data, DataDirectory, Fact, Installation, Login, Observed, Peer, Postmaster,
+    Server,
+};
+
+/// The facts that every row reads, all of them known.
+pub(super) struct Situation<'a> {
+    pub(super) desired: &'a Desired,
+    pub(super) observed: &'a Observed,
+    /// What the copy on disk is; while a server runs, that server's word counts instead.
+    pub(super) data: Data,
+    pub(super) server: Server,
+    pub(super) peer: &'a Peer,
+}
+
+/// Gathers the facts; where one is missing or forbids everything, says so.
+pub(super) fn situation<'a>(desired: &'a Desired, observed: &'a Observed) -> Result<Situation<'a>, End> {
+    let blocked = |blocked| Err(End::Blocked(blocked));
+    let data = match &observed.data.fact {
+        Fact::Known(data) => data,
+        Fact::Unknown(why) => return blocked(cannot_see("the data directory", why)),
+    };
+    let server = match (&observed.postmaster.fact, observed.server_state()) {
+        (Fact::Unknown(why), _) => return blocked(cannot_see("the server's process", why)),
+        (Fact::Known(Postmaster::Running(running)), _) if !running.ours => {
+            return blocked(Blocked::ForeignServer {
+                pid: running.pid,
+                command_line: running.command_line.clone(),
+            });
+        }
+        (Fact::Known(_), Fact::Unknown(why)) => return Err(End::Waiting(Waiting::ServerSilent(why))),
+        (Fact::Known(_), Fact::Known(server)) => server,
+    };
+    let user = match &observed.server_user.fact {
+        Fact::Known(Some(user)) => user,
+        Fact::Known(None) => {
+            return blocked(Blocked::NoServerUser {
+                name: desired.postgres.os_user.clone(),
+            });
+        }
+        Fact::Unknown(why) => return blocked(cannot_see("the server's user", why)),
+    };
+    let path = desired.postgres.data_directory.clone();
+    if let DataDirectory::Cluster(cluster) = data
+        && server == Server::Down
+    {
+        if cluster.owner_uid != user.uid {
+            return blocked(Blocked::WrongOwner {
+                path,
+                owner_uid: cluster.owner_uid,
+                user: user.name.clone(),
+                user_uid: user.uid,
+            });
+        }
+        // PostgreSQL's own rule (checkDataDir): nothing for others, at most read and search for the group.
+        if cluster.mode & 0o027 != 0 {
+            return blocked(Blocked::WrongMode {
+                path,
+                mode: cluster.mode,
+            });
+        }
+        if cluster.mount_point {
+            return blocked(Blocked::MountPoint { path });
+        }
+        if let Fact::Unknown(why) = &cluster.sidecar {
+            return blocked(cannot_see("the note beside the data directory", why));
+        }
+    }
+    let situation = Situation {
+        desired,
+        observed,
+        data: data.state(),
+        server,
+        peer: &observed.peer,
+    };
+    if let DataDirectory::Cluster(cluster) = data
+        && server == Server::Down
+        // Without the programs the marks cannot be read either, so this comes before what the copy is.
+        && let Err(missing) = situation.installation(Some(cluster.major))
+    {
+        return blocked(missing);
+    }
+    Ok(situation)
+}
+
+fn cannot_see(what: &'static str, why: &str) -> Blocked {
+    Blocked::CannotSee {
+        what,
+        why: why.to_owned(),
+    }
+}
+
+impl Situation<'_> {
+    /// A plan whose first part brings a database up that is not there yet.
+    pub(super) fn create(&self) -> Plan {
+        let path = &self.desired.postgres.data_directory;
+        match &self.observed.remembered.fact {
+            Fact::Unknown(why) => {
+                return Plan::blocked(cannot_see("what was in the data directory before", why));
+            }
+            Fact::Known(Some(was)) if was.data_directory == *path => {
+                return Plan::blocked(Blocked::DataGone {
+                    path: path.clone(),
+                    system_identifier: was.system_identifier.clone(),
+                    memory: self.desired.home.join(crate::observed::Remembered::FILE),
+                });
+            }
+            Fact::Known(_) => {}
+        }
+        if let Some(DataDirectory::Empty { mount_point: true }) = self.observed.data.known() {
+            return Plan::blocked(Blocked::MountPoint { path: path.clone() });
+        }
+        if let Some(waiting) = self.leftovers() {
+            return Plan::waiting(waiting);
+        }
+        let installation = match self.installation(None) {
+            Ok(installation) => installation,
+            Err(blocked) => return Plan::blocked(blocked),
+        };
+        let found = match &self.observed.configuration.fact {
+            Fact::Known(found) => found,
+            Fact::Unknown(why) => return Plan::blocked(cannot_see("the configuration in home", why)),
+        };
+        let files = render(self.desired, installation.major, None, found);
+        let mut steps = vec![step(
+            Action::CreateCluster(installation.clone()),
+            Reason::NoDatabase,
+        )];
+        if !on_disk(&files, found) {
+            steps.push(step(
+                Action::WriteConfiguration(Box::new(files)),
+                Reason::ConfigurationDiffers,
+            ));
+        }
+        steps.push(step(
+            Action::StartServer(installation.clone()),
+            Reason::ServerDown,
+        ));
+        steps.push(step(Action::NameEpoch, Reason::EpochUnnamed));
+        if self.desired.postgres.database.is_some() {
+            steps.push(step(Action::EnsureDatabase, Reason::DatabaseDiffers));
+        }
+        Plan {
+            steps,
+            end: End::Converged,
+        }
+    }
+
+    /// The steps from a copy on disk to a running server, and `then` for what it comes to.
+    pub(super) fn start(&self, reason: Reason, then: End) -> Plan {
+        let Some(cluster) = self.observed.cluster() else {
+            return Plan::blocked(cannot_see(
+                "the data directory",
+                "it changed while it was looked at",
+            ));
+        };
+        if let Some(waiting) = self.leftovers() {
+            return Plan::waiting(waiting);
+        }
+        let installation = match self.installation(Some(cluster.major)) {
+            Ok(installation) => installation.clone(),
+            Err(blocked) => return Plan::blocked(blocked),
+        };
+        let mut steps = match self.configure(cluster) {
+            Ok(steps) => steps,
+            Err(blocked) => return Plan::blocked(blocked),
+        };
+        let purge = names_to_purge(self.desired, &cluster.auto_conf_names);
+        if !purge.is_empty() {
+            steps.push(step(Action::PurgeAutoConf(purge), Reason::AutoConfWins));
+        }
+        steps.push(step(Action::StartServer(installation), reason));
+        if reason != Reason::StandbyCopy && Self::unnamed_on_disk(cluster) {
+            steps.push(step(Action::NameEpoch, Reason::EpochUnnamed));
+        }
+        Plan { steps, end: then }
+    }
+
+    /// The steps that a running, writable server still needs; `then`: what it comes to without further ado.
+    pub(super) fn serve(&self, then: End) -> Plan {
+        let (Some(cluster), Some(facts)) = (self.observed.cluster(), self.observed.server_facts()) else {
+            return Plan::blocked(cannot_see(
+                "the data directory",
+                "a server runs, but its database is not there",
+            ));
+        };
+        let path = || self.desired.postgres.data_directory.clone();
+        match &self.data {
+            Data::Tainted => return Plan::blocked(Blocked::Tainted { path: path() }),
+            Data::Replica => {
+                return Plan::blocked(Blocked::StraySignalFile {
+                    path: path().join("standby.signal"),
+                });
+            }
+            Data::Recovering => {
+                return Plan::blocked(Blocked::StraySignalFile {
+                    path: path().join("recovery.signal"),
+                });
+            }
+            // Without pg_control nobody can tell whose the sidecar is.
+            Data::Unclear(contradiction @ Contradiction::ControlUnreadable(_)) => {
+                return Plan::blocked(Blocked::Unclear {
+                    path: path(),
+                    contradiction: contradiction.clone(),
+                });
+            }
+            // A running server's own word counts more than marks that it has not rewritten yet.
+            Data::Unclear(Contradiction::SignalFileGone | Contradiction::BackupLabel)
+            | Data::Empty
+            | Data::NotOurs(_)
+            | Data::Primary { .. } => {}
+        }
+        let mut steps = match self.configure(cluster) {
+            Ok(steps) => steps,
+            Err(blocked) => return Plan::blocked(blocked),
+        };
+        let written = steps.iter().find_map(|step| match &step.action {
+            Action::WriteConfiguration(files) => Some(files.digest.clone()),
+            _ => None,
+        });
+        let on_disk = self
+            .observed
+            .configuration
+            .known()
+            .map(|found| render(self.desired, cluster.major, own_configuration(cluster), found).digest);
+        match (written, on_disk) {
+            (Some(digest), _) => {
+                steps.push(step(
+                    Action::ReloadServer {
+                        configuration: digest,
+                    },
+                    Reason::NotLoaded,
+                ));
+            }
+            // Reading it again would end the same way.
+            _ if !facts.configuration_errors.is_empty() => {
+                return Plan {
+                    steps,
+                    end: End::Blocked(Blocked::ConfigurationRejected {
+                        errors: facts.configuration_errors.clone(),
+                    }),
+                };
+            }
+            (None, Some(digest)) if facts.configuration.as_ref() != Some(&digest) => {
+                steps.push(step(
+                    Action::ReloadServer {
+                        configuration: digest,
+                    },
+                    Reason::NotLoaded,
+                ));
+            }
+            (None, _) => {}
+        }
+        if !self.observed.timeline_named() {
+            steps.push(step(Action::NameEpoch, Reason::EpochUnnamed));
+        } else if cluster
+            .trusted_sidecar()
+            .is_none_or(|sidecar| sidecar.epochs != facts.epochs)
+        {
+            steps.push(step(Action::NameEpoch, Reason::SidecarBehind));
+        }
+        let end = match self
+            .desired
+            .postgres
+            .database
+            .as_ref()
+            .map(|wanted| self.database(wanted))
+        {
+            Some(DatabaseNeed::Ensure) => {
+                steps.push(step(Action::EnsureDatabase, Reason::DatabaseDiffers));
+                then
+            }
+            Some(DatabaseNeed::Stuck(end)) => end,
+            Some(DatabaseNeed::Nothing) | None if facts.pending_restart.is_empty() => then,
+            Some(DatabaseNeed::Nothing) | None => {
+                End::Waiting(Waiting::Restart(facts.pending_restart.clone()))
+            }
+        };
+        Plan { steps, end }
+    }
+
+    /// Adoption, if it is not ours yet, and its configuration, if that is not on disk.
+    fn configure(&self, cluster: &Cluster) -> Result<Vec<Step>, Blocked> {
+        let found = match &self.observed.configuration.fact {
+            Fact::Known(found) => found,
+            Fact::Unknown(why) => return Err(cannot_see("the configuration in home", why)),
+        };
+        let mut steps = Vec::new();
+        if cluster.trusted_sidecar().is_none() {
+            steps.push(step(Action::AdoptCluster, Reason::NotOursYet));
+        }
+        let files = render(self.desired, cluster.major, own_configuration(cluster), found);
+        if !on_disk(&files, found) {
+            steps.push(step(
+                Action::WriteConfiguration(Box::new(files)),
+                Reason::ConfigurationDiffers,
+            ));
+        }
+        Ok(steps)
+    }
+
+    fn leftovers(&self) -> Option<Waiting> {
+        match self.observed.postmaster.known() {
+            Some(Postmaster::Down { leftovers }) if !leftovers.is_empty() => {
+                Some(Waiting::Leftovers(leftovers.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The programs for data of this major version; without data the newest.
+    fn installation(&self, major: Option<u32>) -> Result<&Installation, Blocked> {
+        let found = match &self.observed.installations.fact {
+            Fact::Known(found) => found,
+            Fact::Unknown(why) => return Err(cannot_see("the PostgreSQL programs", why)),
+        };
+        found
+            .iter()
+            .filter(|installation| major.is_none_or(|major| major == installation.major))
+            .max_by_key(|installation| installation.major)
+            .ok_or_else(|| Blocked::NoInstallation {
+                major,
+                found: found.clone(),
+                declared: self.desired.postgres.bin_directory.clone(),
+            })
+    }
+
+    fn unnamed_on_disk(cluster: &Cluster) -> bool {
+        let timeline = cluster.control.known().map(|control| control.timeline);
+        cluster.trusted_sidecar().is_none_or(|sidecar| {
+            sidecar.intended.is_some()
+                || !sidecar
+                    .epochs
+                    .iter()
+                    .any(|epoch| Some(epoch.timeline) == timeline)
+        })
+    }
+
+    fn database(&self, wanted: &Database) -> DatabaseNeed {
+        let facts = match &self.observed.database.fact {
+            Fact::Unknown(why) => {
+                return DatabaseNeed::Stuck(End::Waiting(Waiting::DatabaseUnseen(why.clone())));
+            }
+            Fact::Known(facts) if facts.about != (wanted.name.clone(), wanted.owner.clone()) => {
+                let why = "the declaration just changed".to_owned();
+                return DatabaseNeed::Stuck(End::Waiting(Waiting::DatabaseUnseen(why)));
+            }
+            Fact::Known(facts) => facts,
+        };
+        let stuck = |blocked| DatabaseNeed::Stuck(End::Blocked(blocked));
+        let path = wanted.password_file.clone();
+        match &facts.login {
+            Login::BadPasswordFile(why) => {
+                return stuck(Blocked::PasswordFile {
+                    path,
+                    why: why.clone(),
+                });
+            }
+            Login::NoPasswordFile if wanted.password_file_declared => {
+                return stuck(Blocked::PasswordFile {
+                    path,
+                    why: "there is no such file".to_owned(),
+                });
+            }
+            // A file that is ours is made together with the role; a role that was there first keeps its password.
+            Login::NoPasswordFile | Login::WrongPassword if facts.role && !wanted.password_file_declared => {
+                return stuck(Blocked::UnknownPassword {
+                    role: wanted.owner.clone(),
+                    path,
+                });
+            }
+            Login::NoPasswordFile | Login::WrongPassword => return DatabaseNeed::Ensure,
+            Login::Failed(why) if facts.role && facts.owner.is_some() => {
+                return stuck(Blocked::AppLogin {
+                    role: wanted.owner.clone(),
+                    why: why.clone(),
+                });
+            }
+            Login::Works | Login::NotTried | Login::Failed(_) => {}
+        }
+        if facts.role && facts.owner.as_ref() == Some(&wanted.owner) {
+            DatabaseNeed::Nothing
+        } else {
+            DatabaseNeed::Ensure
+        }
+    }
+}
+
+enum DatabaseNeed {
+    Nothing,
+    Ensure,
+    Stuck(End),
+}
+
+/// The own configuration files of an adopted cluster.
+fn own_configuration(cluster: &Cluster) -> Option<&crate::lineage::OwnConfiguration> {
+    match &cluster.trusted_sidecar()?.origin {
+        Origin::Created => None,
+        Origin::Adopted(own) => Some(own),
+    }
+}
+
+fn step(action: Action, reason: Reason) -> Step {
+    Step { action, reason }
+}

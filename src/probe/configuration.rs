@@ -1,0 +1,52 @@
+//! The configuration files in `home`, and what stays in force of an adopted cluster's own.
+
+use std::os::unix::fs::MetadataExt as _;
+
+use anyhow::{Context as _, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::desired::Desired;
+use crate::lineage::{Origin, Sidecar};
+use crate::observed::Configuration;
+use crate::sys::users::{self, Identity};
+
+/// Debian's socket directory, where programs look that are told nothing else.
+const SYSTEM_SOCKETS: &str = "/var/run/postgresql";
+
+/// Reads the files.
+pub(super) fn look(desired: &Desired, sidecar: Option<&Sidecar>, server: &Identity) -> Result<Configuration> {
+    let directory = desired.conf_directory();
+    let own = match sidecar.map(|sidecar| &sidecar.origin) {
+        Some(Origin::Adopted(own)) => Some(own),
+        Some(Origin::Created) | None => None,
+    };
+    Ok(Configuration {
+        postgresql_conf: read(&directory.join("postgresql.conf"))?,
+        pg_hba: read(&directory.join("pg_hba.conf"))?,
+        pg_ident: read(&directory.join("pg_ident.conf"))?,
+        adopted_hba: own
+            .and_then(|own| own.hba_file.as_deref())
+            .map(read)
+            .transpose()?
+            .flatten(),
+        adopted_ident: own
+            .and_then(|own| own.ident_file.as_deref())
+            .map(read)
+            .transpose()?
+            .flatten(),
+        time_zone: jiff::tz::TimeZone::system().iana_name().map(ToOwned::to_owned),
+        system_socket_directory: system_sockets(server),
+    })
+}
+
+fn read(path: &Utf8Path) -> Result<Option<String>> {
+    crate::sys::files::read_if_there(path).with_context(|| format!("cannot read {path}"))
+}
+
+/// A system-wide installation (the daemon is root) also serves the system's own socket directory, if it is the
+/// server's user's.
+fn system_sockets(server: &Identity) -> Option<Utf8PathBuf> {
+    let usable =
+        users::is_root() && std::fs::metadata(SYSTEM_SOCKETS).is_ok_and(|meta| meta.uid() == server.uid);
+    usable.then(|| Utf8PathBuf::from(SYSTEM_SOCKETS))
+}

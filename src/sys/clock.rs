@@ -1,0 +1,19 @@
+//! The two clocks: one for ages and time limits, one for people.
+
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::observed::Moment;
+
+/// Now, on CLOCK_BOOTTIME: it never jumps, and it goes on while the laptop's lid is closed (Rust's `Instant` does
+/// not, so that an age measured with it looks fresh after a suspend).
+pub fn now() -> Moment {
+    // The clock exists on every Linux that can run this; a failure could only mean a wrong clock number.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Moment::default(), |t| Moment::from_boot(Duration::from(t)))
+}
+
+/// Wall-clock time for people, RFC 3339 in UTC with whole seconds. Never used to decide anything.
+pub fn timestamp() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

@@ -1,0 +1,115 @@
+//! Durable files: what is written here is there, whole, after a power cut, or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+
+use anyhow::{Context as _, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use nix::unistd::{Gid, Uid};
+
+/// Who a file belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// The file's text, or `None` if there is no such file. Content that is not UTF-8 is an error.
+pub fn read_if_there(path: &Utf8Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Replaces `path` by `content` in one step: a temporary file beside it, fsync, rename, fsync of the directory.
+///
+/// `owner: None` keeps the daemon's own. The temporary name is fixed, so that a crash leaves at most one behind.
+pub fn write_durably(path: &Utf8Path, content: &[u8], mode: u32, owner: Option<Owner>) -> Result<()> {
+    let temporary = Utf8PathBuf::from(format!("{path}.new"));
+    let write = || -> io::Result<()> {
+        match fs::remove_file(&temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&temporary)?;
+        // The umask may have taken bits away.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        if let Some(owner) = owner {
+            give(&temporary, owner)?;
+        }
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        sync_parent(path)
+    };
+    write()
+        .inspect_err(|_| drop(fs::remove_file(&temporary)))
+        .with_context(|| format!("cannot write {path}"))
+}
+
+/// Makes the entries of the directory that holds `path` durable.
+pub fn sync_parent(path: &Utf8Path) -> io::Result<()> {
+    let parent = path
+        .parent()
+        .filter(|p| !p.as_str().is_empty())
+        .unwrap_or(Utf8Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+/// Makes sure that `path` is a directory with this mode and owner; parents are made with mode 0755.
+pub fn ensure_directory(path: &Utf8Path, mode: u32, owner: Option<Owner>) -> Result<()> {
+    let ensure = || -> io::Result<()> {
+        fs::create_dir_all(path)?;
+        let meta = fs::metadata(path)?;
+        if meta.permissions().mode() & 0o7777 != mode {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        }
+        match owner {
+            Some(owner) if owner.uid != meta.uid() || owner.gid != meta.gid() => give(path, owner),
+            _ => Ok(()),
+        }
+    };
+    ensure().with_context(|| format!("cannot prepare the directory {path}"))
+}
+
+/// Hands a file to a user, if it is not that user's already.
+pub fn give(path: &Utf8Path, owner: Owner) -> io::Result<()> {
+    let meta = fs::symlink_metadata(path)?;
+    if meta.uid() == owner.uid && meta.gid() == owner.gid {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    nix::unistd::chown(path.as_std_path(), Some(uid), Some(gid)).map_err(io::Error::from)
+}
+
+/// Whether `path` is where another file system is mounted (its device differs from its parent's, or it is listed as
+/// a mount point, as a bind mount of the same device is). Such a directory cannot be renamed.
+pub fn is_mount_point(path: &Utf8Path) -> io::Result<bool> {
+    let real = path.canonicalize_utf8()?;
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    // Field 5 is the mount point, with space, tab, newline and backslash written as \040, \011, \012 and \134.
+    let escaped = real
+        .as_str()
+        .replace('\\', "\\134")
+        .replace(' ', "\\040")
+        .replace('\t', "\\011")
+        .replace('\n', "\\012");
+    Ok(table
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some(escaped.as_str())))
+}
+
+/// Free bytes for ordinary users on the file system of `path`.
+pub fn free_space(path: &Utf8Path) -> io::Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(path.as_std_path()).map_err(io::Error::from)?;
+    Ok(stat.blocks_available() * stat.fragment_size())
+}

@@ -1,0 +1,13 @@
+//! What the operating system offers and the standard library does not: clocks, locks, process handles, starting a
+//! program as another user, durable files.
+//!
+//! Nothing here knows what PostgreSQL or a role is, and nothing here decides. The crate's only `unsafe` is in
+//! [`spawn`].
+
+pub mod clock;
+pub mod files;
+pub mod lock;
+pub mod net;
+pub mod process;
+pub mod spawn;
+pub mod users;

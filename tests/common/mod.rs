@@ -1,0 +1,502 @@
+//! A laptop for tests: a directory of its own, a real daemon, a real server. Everything it started is gone when it is
+//! dropped, whatever the test did.
+//!
+//! Nothing here sleeps: a test waits for a line of the daemon's log, or for a status document (long poll), with a
+//! generous limit that only a broken daemon reaches.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid, User};
+use serde_json::Value;
+
+/// Only a broken daemon takes this long.
+pub const LIMIT: Duration = Duration::from_secs(90);
+
+pub fn root() -> bool {
+    Uid::effective().is_root()
+}
+
+/// Says why a test does nothing here.
+#[macro_export]
+macro_rules! skip {
+    ($($why:tt)*) => {{
+        eprintln!("skipped: {}", format!($($why)*));
+        return;
+    }};
+}
+
+/// The newest PostgreSQL programs on this machine.
+pub fn bin_directory() -> PathBuf {
+    let mut found: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .map(|entries| {
+            entries
+                .filter_map(|entry| {
+                    let entry = entry.ok()?;
+                    let bin = entry.path().join("bin");
+                    bin.join("initdb")
+                        .exists()
+                        .then_some((entry.file_name().to_str()?.parse().ok()?, bin))
+                })
+                .collect()
+        })
+        .unwrap_or_default();
+    found.sort();
+    found
+        .pop()
+        .expect("PostgreSQL's server package is installed (tests/run.sh does it)")
+        .1
+}
+
+/// A free port outside the range that the kernel hands out by itself.
+pub fn port() -> u16 {
+    use std::collections::hash_map::RandomState;
+    use std::hash::{BuildHasher as _, Hasher as _};
+    loop {
+        let random = RandomState::new().build_hasher().finish();
+        let port = 12_000 + u16::try_from(random % 20_000).expect("small");
+        if std::net::TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// The daemon's log, as it is written.
+#[derive(Default)]
+struct Log {
+    text: Mutex<String>,
+    grew: Condvar,
+}
+
+/// Whom the daemon of a test runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum As {
+    /// Whoever runs the tests.
+    Us,
+    /// The user postgres; only for tests that run as root.
+    Postgres,
+}
+
+pub struct Laptop {
+    pub directory: tempfile::TempDir,
+    pub port: u16,
+    pub api: u16,
+    program: PathBuf,
+    as_: As,
+    daemon: Option<Child>,
+    log: Arc<Log>,
+}
+
+impl Laptop {
+    /// A laptop with this state file; `{dir}`, `{port}` and `{api}` are filled in.
+    pub fn new(yaml: &str) -> Self {
+        Self::with(As::Us, yaml)
+    }
+
+    pub fn with(as_: As, yaml: &str) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("pl")
+            .tempdir_in("/tmp")
+            .expect("temporary directory");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("mode");
+        let mut program = PathBuf::from(env!("CARGO_BIN_EXE_paceline"));
+        if as_ == As::Postgres {
+            // The build directory may be closed to others.
+            let copy = directory.path().join("paceline");
+            fs::copy(&program, &copy).expect("copy the program");
+            program = copy;
+            let (uid, gid) = (postgres().uid, postgres().gid);
+            nix::unistd::chown(directory.path(), Some(uid), Some(gid)).expect("chown");
+        }
+        let laptop = Self {
+            directory,
+            port: port(),
+            api: port(),
+            program,
+            as_,
+            daemon: None,
+            log: Arc::default(),
+        };
+        laptop.write_state(yaml);
+        laptop
+    }
+
+    /// The usual laptop: primary, with what a test adds.
+    pub fn primary(more: &str) -> Self {
+        Self::new(&Self::primary_yaml(more))
+    }
+
+    pub fn primary_yaml(more: &str) -> String {
+        format!(
+            "role: primary\nnode: alpha\nhome: home\napi: {{ listen: \"127.0.0.1:{{api}}\" }}\n\
+             postgres:\n  port: {{port}}\n{more}"
+        )
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn state_file(&self) -> PathBuf {
+        self.path("state.yaml")
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.path("home/data")
+    }
+
+    fn fill(&self, yaml: &str) -> String {
+        yaml.replace("{dir}", self.directory.path().to_str().expect("UTF-8"))
+            .replace("{port}", &self.port.to_string())
+            .replace("{api}", &self.api.to_string())
+    }
+
+    /// Replaces the state file by write and rename.
+    pub fn write_state(&self, yaml: &str) {
+        let new = self.path("state.yaml.tmp");
+        fs::write(&new, self.fill(yaml)).expect("write");
+        fs::rename(new, self.state_file()).expect("rename");
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments)
+            .arg(self.state_file())
+            .current_dir("/")
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            // What a daemon inherits must not reach server or application.
+            .env("PGPASSWORD", "inherited")
+            .env("PGPORT", "1");
+        if self.as_ == As::Postgres {
+            let user = postgres();
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        }
+        command
+    }
+
+    /// Runs a command with the state file as its last argument, to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("run")
+    }
+
+    /// Starts the daemon and waits until it serves its status.
+    pub fn start(&mut self) {
+        assert!(self.daemon.is_none(), "one daemon at a time");
+        let mut child = self
+            .command(&["run"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the daemon");
+        let stderr = child.stderr.take().expect("stderr");
+        self.daemon = Some(child);
+        let log = Arc::new(Log::default());
+        self.log = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines() {
+                let Ok(line) = line else { break };
+                let mut text = log.text.lock().expect("log");
+                text.push_str(&line);
+                text.push('\n');
+                log.grew.notify_all();
+            }
+        });
+        self.wait_log("status is served");
+    }
+
+    pub fn started(mut self) -> Self {
+        self.start();
+        self
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.daemon.as_ref().expect("the daemon runs").id()).expect("pid")
+    }
+
+    /// What the daemon logged since it was last started.
+    pub fn log(&self) -> String {
+        self.log.text.lock().expect("log").clone()
+    }
+
+    /// Waits until the log says this; gives all of it.
+    pub fn wait_log(&self, words: &str) -> String {
+        self.wait_log_after(0, words)
+    }
+
+    /// The same for what was logged after so many bytes.
+    pub fn wait_log_after(&self, from: usize, words: &str) -> String {
+        let text = self.log.text.lock().expect("log");
+        let (text, timed_out) = self
+            .log
+            .grew
+            .wait_timeout_while(text, LIMIT, |text| !text[from.min(text.len())..].contains(words))
+            .expect("log");
+        assert!(!timed_out.timed_out(), "the log never said {words:?}:\n{text}");
+        text.clone()
+    }
+
+    /// Waits for a status document that fits.
+    pub fn wait(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + LIMIT;
+        let mut revision = 0;
+        loop {
+            let status = self.get_json(&format!("/v1/status?after={revision}&wait=5"));
+            if let Some(status) = &status {
+                if fits(status) {
+                    return status.clone();
+                }
+                revision = status["revision"].as_u64().expect("revision");
+            }
+            assert!(
+                Instant::now() < deadline,
+                "never came: {what}\nlast status: {status:#?}\nlog:\n{}",
+                self.log()
+            );
+        }
+    }
+
+    pub fn wait_plan(&self, state: &str) -> Value {
+        self.wait(&format!("plan {state}"), |status| {
+            status["plan"]["state"] == state
+        })
+    }
+
+    pub fn wait_gate(&self, state: &str) -> Value {
+        self.wait(&format!("gate {state}"), |status| {
+            status["gate"]["state"] == state
+        })
+    }
+
+    /// Converged with an open gate and, if one is declared, a running application.
+    pub fn wait_serving(&self) -> Value {
+        self.wait("serving", |status| {
+            status["plan"]["state"] == "converged"
+                && status["gate"]["state"] == "open"
+                && (status["app"].is_null() || status["app"]["state"] == "running")
+        })
+    }
+
+    fn get_json(&self, path: &str) -> Option<Value> {
+        let (code, body) = self.get(path)?;
+        (code == 200).then(|| serde_json::from_str(&body).expect("JSON"))
+    }
+
+    /// Asks the daemon over HTTP; `None`: nobody answers.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.api)).ok()?;
+        stream.set_read_timeout(Some(LIMIT)).expect("timeout");
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let code = answer.split(' ').nth(1)?.parse().ok()?;
+        let body = answer.split_once("\r\n\r\n")?.1.to_owned();
+        Some((code, body))
+    }
+
+    /// Signals the daemon.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).expect("signal the daemon");
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill_daemon(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            drop(daemon.kill());
+            drop(daemon.wait());
+        }
+    }
+
+    /// SIGTERM, and waits for the orderly end.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.daemon.take().expect("the daemon runs").wait().expect("wait")
+    }
+
+    /// Waits for the end of a daemon that ends by itself.
+    pub fn wait_exit(&mut self) -> std::process::ExitStatus {
+        self.daemon.take().expect("the daemon runs").wait().expect("wait")
+    }
+
+    /// The server's process id, from its pid file; `None`: no server.
+    pub fn postmaster(&self) -> Option<i32> {
+        postmaster_of(&self.data())
+    }
+
+    /// Runs SQL as superuser in a database and gives the answer, unaligned.
+    pub fn sql_in(&self, database: &str, sql: &str) -> String {
+        let output = self.psql(database, "postgres", sql, None);
+        assert!(
+            output.status.success(),
+            "{sql}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+    }
+
+    pub fn sql(&self, sql: &str) -> String {
+        self.sql_in("postgres", sql)
+    }
+
+    pub fn psql(&self, database: &str, user: &str, sql: &str, passfile: Option<&Path>) -> Output {
+        let mut command = Command::new(bin_directory().join("psql"));
+        command
+            .args([
+                "-XAtq",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-w",
+                "-d",
+                database,
+                "-U",
+                user,
+                "-c",
+                sql,
+            ])
+            .env_clear()
+            .env("PGHOST", self.path("home/run"))
+            .env("PGPORT", self.port.to_string())
+            .env("PGCONNECT_TIMEOUT", "10");
+        if let Some(passfile) = passfile {
+            command.env("PGPASSFILE", passfile);
+        }
+        if self.as_ == As::Postgres {
+            let user = super::common::postgres();
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        }
+        command.output().expect("psql")
+    }
+
+    /// Lines of a file in the laptop's directory; none if it is not there.
+    pub fn lines(&self, name: &str) -> Vec<String> {
+        fs::read_to_string(self.path(name))
+            .unwrap_or_default()
+            .lines()
+            .map(ToOwned::to_owned)
+            .collect()
+    }
+
+    /// Makes a program in the laptop's directory.
+    pub fn script(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::write(&path, self.fill(text)).expect("write");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("mode");
+    }
+}
+
+impl Drop for Laptop {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+            let server = self.path("home/log/postgres.log");
+            eprintln!(
+                "the server's log:\n{}",
+                fs::read_to_string(server).unwrap_or_default()
+            );
+        }
+        self.kill_daemon();
+        end_marked(&self.path("home"));
+        end_servers_below(self.directory.path());
+    }
+}
+
+/// The user whom the server of a root daemon runs as.
+pub fn postgres() -> User {
+    User::from_name("postgres")
+        .expect("look up")
+        .expect("the user postgres exists")
+}
+
+pub fn postmaster_of(data: &Path) -> Option<i32> {
+    let pid: i32 = fs::read_to_string(data.join("postmaster.pid"))
+        .ok()?
+        .lines()
+        .next()?
+        .parse()
+        .ok()?;
+    alive(pid).then_some(pid)
+}
+
+pub fn alive(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat[stat.rfind(')').map_or(0, |at| at + 2)..].starts_with('Z'))
+}
+
+/// Waits until a process is gone.
+pub fn wait_gone(pid: i32) {
+    let Some(number) = rustix::process::Pid::from_raw(pid) else {
+        return;
+    };
+    let Ok(handle) = rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty()) else {
+        return;
+    };
+    let mut polled = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
+    let limit = PollTimeout::try_from(LIMIT).expect("limit");
+    assert_eq!(
+        poll(&mut polled, limit).expect("poll"),
+        1,
+        "process {pid} does not end"
+    );
+}
+
+/// Waits until a condition holds that nobody announces, such as a line in a file that a script writes.
+pub fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came: {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn processes() -> Vec<i32> {
+    fs::read_dir("/proc")
+        .expect("/proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// Ends the application of a home, by the mark in its environment.
+fn end_marked(home: &Path) {
+    let mark = format!("PACELINE_APP={}", home.display());
+    for pid in processes() {
+        let marked = fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|bytes| bytes.split(|b| *b == 0).any(|entry| entry == mark.as_bytes()));
+        if marked {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Ends every server that works below a directory.
+fn end_servers_below(directory: &Path) {
+    for pid in processes() {
+        let below = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(directory));
+        let server = fs::read_link(format!("/proc/{pid}/exe"))
+            .is_ok_and(|exe| exe.file_name().is_some_and(|name| name == "postgres"));
+        if below && server {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+            let _ = kill(Pid::from_raw(pid), Signal::SIGQUIT);
+            wait_gone(pid);
+        }
+    }
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
