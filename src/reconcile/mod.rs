@@ -9,21 +9,22 @@
 //! The loop waits for an event or a slow tick, never spins, and never waits for an action: a gate that has to close
 //! closes while one runs.
 
+mod executor;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use self::executor::{Decision, execute};
 use crate::api;
 use crate::desired::{self, Desired, Reading};
 use crate::exec::app::{Keeper, Order};
-use crate::exec::{Context, carry_out};
-use crate::hint::hint_of;
 use crate::instance::{Instance, reexecute};
 use crate::observed::{AppFacts, AppState, Fact, Moment, Observed, Server};
-use crate::plan::{Action, End, Gate, Plan, Waiting, gate, plan};
+use crate::plan::{End, Gate, Plan, Waiting, gate, plan};
 use crate::probe::{FromInside, Prober};
 use crate::status::{Failure, FileState, Status, status};
 use crate::supervise::output::Output;
@@ -37,20 +38,6 @@ const TICK: Duration = Duration::from_secs(2);
 const THOROUGH_EVERY: u32 = 5;
 /// While the server is on its way up or down it is looked at this often.
 const ON_THE_WAY: Duration = Duration::from_millis(50);
-/// How long a step that was tried is remembered: tried again within this time, it has to wait.
-const REMEMBER_TRIES: Duration = Duration::from_secs(60);
-
-/// What was decided at one look.
-#[derive(Debug)]
-struct Decision {
-    desired: Arc<Desired>,
-    plan: Plan,
-    /// When the look began; an action that ended later makes it worthless.
-    looked_at: Moment,
-    /// Where the desired state the decision is for stands in the sequence of them.
-    ending: bool,
-}
-
 /// How the loop ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ended {
@@ -82,7 +69,12 @@ struct Loop {
     served: bool,
     /// What was last logged of the plan.
     logged: String,
-    prober: Prober,
+    questions: mpsc::Sender<Question>,
+    /// A look is under way.
+    looking: bool,
+    looks: u32,
+    /// When the last look began.
+    looked_at: Moment,
     app: watch::Receiver<AppFacts>,
     failure: watch::Receiver<Option<Failure>>,
     decisions: watch::Sender<Option<Arc<Decision>>>,
@@ -115,7 +107,8 @@ pub async fn run(
     let (orders, ordered) = watch::channel(None);
     let (published, status) = watch::channel(None);
     let look = Arc::new(Notify::new());
-    let busy = Arc::new(Mutex::new(()));
+    // Held during an action; holds when the last one ended: looks that began before are worthless.
+    let busy = Arc::new(Mutex::new(Moment::default()));
 
     let executor = tokio::spawn(execute(
         decided,
@@ -124,6 +117,9 @@ pub async fn run(
         Arc::clone(&look),
         Arc::clone(&busy),
     ));
+    let (questions, asked) = mpsc::channel(1);
+    let (answered, mut answers) = mpsc::channel(1);
+    tokio::spawn(probe(asked, answered));
     if let Some(keeper) = keeper {
         tokio::spawn(keeper.run(ordered));
         tokio::spawn(api::serve(desired.api_listen, status));
@@ -151,7 +147,10 @@ pub async fn run(
         ending: false,
         served: false,
         logged: String::new(),
-        prober: Prober::default(),
+        questions,
+        looking: false,
+        looks: 0,
+        looked_at: Moment::default(),
         app,
         failure,
         decisions,
@@ -161,38 +160,41 @@ pub async fn run(
     };
     this.take(&readings.borrow_and_update().clone());
 
-    let mut thorough = 0;
-    let mut reexecution: Option<()> = None;
+    let mut wanted = Some(Look::Thorough);
+    let mut next = Instant::now();
+    let mut reexecution = false;
     loop {
-        this.look(thorough == 0).await;
-        thorough = if thorough == 0 {
-            THOROUGH_EVERY
-        } else {
-            thorough - 1
-        };
-        if let Some(ended) = this.ended() {
+        if let Some(look) = wanted
+            && this.ask(look)
+        {
+            wanted = None;
+        }
+        // An action under way, or one that ended after the last look, may have brought up what has to be stopped.
+        if let Ok(acted_at) = busy.try_lock()
+            && this.looked_at >= *acted_at
+            && let Some(ended) = this.ended()
+        {
             executor.abort();
             return Ok(ended);
         }
-        let next = Instant::now() + this.patience();
-        // Whatever comes, the look follows; what changes the declaration is decided on at once with what is known.
         tokio::select! {
+            // Cancel-safe: a message that is not taken stays in the channel.
+            Some((looked_at, observed)) = answers.recv() => {
+                this.see(looked_at, observed);
+                next = Instant::now() + this.patience();
+            }
             // Cancel-safe: the permit is kept.
-            () = look.notified() => thorough = 0,
+            () = look.notified() => wanted = Some(Look::Thorough),
             // Cancel-safe: values of a watch channel stay marked as unseen.
             Ok(()) = readings.changed() => {
                 let reading = readings.borrow_and_update().clone();
                 if this.take(&reading) {
-                    this.decide();
-                    thorough = 0;
+                    wanted = Some(Look::Thorough);
                 }
+                this.decide();
             }
-            Ok(()) = this.app.changed() => {
-                this.app.borrow_and_update();
-            }
-            Ok(()) = this.failure.changed() => {
-                this.failure.borrow_and_update();
-            }
+            Ok(()) = this.app.changed() => this.decide(),
+            Ok(()) = this.failure.changed() => this.decide(),
             // Cancel-safe: signals are counted by the runtime.
             request = requests.next() => match request {
                 Request::End if this.ending => {
@@ -204,20 +206,54 @@ pub async fn run(
                     tracing::info!("asked to end");
                     this.ending = true;
                     this.decide();
+                    wanted = Some(Look::Quick);
                 }
                 Request::Reread => handle.poke(),
-                Request::Reexecute => reexecution = Some(()),
+                Request::Reexecute => reexecution = true,
             },
             // Cancel-safe: waiting for a lock takes nothing until it is had.
-            guard = idle(&busy), if reexecution.is_some() => {
-                reexecution = None;
+            guard = idle(&busy), if reexecution => {
+                reexecution = false;
                 let Err(error) = reexecute(&this.instance).await;
                 tracing::error!("cannot execute the program anew; going on as before: {error:#}");
                 drop(guard);
             }
             // Cancel-safe: the handle keeps the news.
-            () = gone(this.server.as_ref()) => thorough = 0,
-            () = sleep_until(next) => {}
+            () = gone(this.server.as_ref()) => {
+                this.server = None;
+                wanted = Some(Look::Thorough);
+            }
+            () = sleep_until(next), if !this.looking && wanted.is_none() => wanted = Some(Look::Quick),
+        }
+    }
+}
+
+/// How closely to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// At what changes by itself.
+    Quick,
+    /// At everything.
+    Thorough,
+}
+
+struct Question {
+    desired: Arc<Desired>,
+    inside: FromInside,
+    thorough: bool,
+}
+
+/// Looks when it is asked to, in a task of its own: a server that does not answer must not keep the loop from closing
+/// the gate.
+async fn probe(mut questions: mpsc::Receiver<Question>, answers: mpsc::Sender<(Moment, Observed)>) {
+    let mut prober = Prober::default();
+    while let Some(question) = questions.recv().await {
+        let looked_at = clock::now();
+        let observed = prober
+            .look(&question.desired, question.inside, question.thorough)
+            .await;
+        if answers.send((looked_at, observed)).await.is_err() {
+            return;
         }
     }
 }
@@ -259,17 +295,27 @@ impl Loop {
         changed
     }
 
-    async fn look(&mut self, thorough: bool) {
-        let inside = FromInside {
-            app: self.app.borrow().clone(),
-            served: self.served,
-            ending: self.ending,
+    /// Asks for a look; false: one is under way.
+    fn ask(&mut self, look: Look) -> bool {
+        if self.looking {
+            return false;
+        }
+        let thorough = look == Look::Thorough || self.looks.is_multiple_of(THOROUGH_EVERY);
+        let question = Question {
+            desired: Arc::clone(&self.desired),
+            inside: FromInside {
+                app: self.app.borrow().clone(),
+                served: self.served,
+                ending: self.ending,
+            },
+            thorough,
         };
-        let looked_at = clock::now();
-        let observed = self.prober.look(&self.desired, inside, thorough).await;
-        self.hold_server(&observed);
-        self.served |= observed.server_state() == Fact::Known(Server::Writable);
-        self.observed = Some(observed);
+        self.looking = self.questions.try_send(question).is_ok();
+        self.looks = if look == Look::Thorough {
+            1
+        } else {
+            self.looks.wrapping_add(1)
+        };
         if thorough && self.mode == Mode::Daemon {
             for log in [self.desired.server_log(), self.desired.app_log()] {
                 if let Err(error) = Output::new(log).keep_small() {
@@ -277,20 +323,28 @@ impl Loop {
                 }
             }
         }
-        self.judge(looked_at);
+        self.looking
     }
 
-    /// Decides again on what is already known, because what is asked for changed.
+    /// Takes in what was seen.
+    fn see(&mut self, looked_at: Moment, observed: Observed) {
+        self.looking = false;
+        self.hold_server(&observed);
+        self.served |= observed.server_state() == Fact::Known(Server::Writable);
+        self.observed = Some(observed);
+        self.looked_at = looked_at;
+        self.decide();
+    }
+
+    /// Decides on what is known: after a look, and whenever what is asked for changed.
     fn decide(&mut self) {
-        if let Some(observed) = &mut self.observed {
-            observed.ending = self.ending;
-            let looked_at = observed.data.at;
-            self.judge(looked_at);
-        }
-    }
-
-    fn judge(&mut self, looked_at: Moment) {
-        let Some(observed) = &self.observed else { return };
+        let Some(observed) = &mut self.observed else {
+            return;
+        };
+        // What comes from inside is newer than the look.
+        observed.ending = self.ending;
+        observed.app = self.app.borrow_and_update().clone();
+        self.failure.borrow_and_update();
         let now = clock::now();
         self.plan = plan(&self.desired, observed, now);
         let judged = gate(&self.gate, &self.desired, observed, &self.plan, now);
@@ -306,7 +360,7 @@ impl Loop {
         self.decisions.send_replace(Some(Arc::new(Decision {
             desired: Arc::clone(&self.desired),
             plan: self.plan.clone(),
-            looked_at,
+            looked_at: self.looked_at,
             ending: self.ending,
         })));
         self.publish(now);
@@ -400,135 +454,6 @@ impl Loop {
     }
 }
 
-/// The executor: the first step of the newest plan, then a new look. A step that is asked for again soon has to wait,
-/// the longer the more often, whether it failed or seemed to succeed (a server that starts and dies).
-async fn execute(
-    mut decisions: watch::Receiver<Option<Arc<Decision>>>,
-    app: watch::Receiver<AppFacts>,
-    failures: watch::Sender<Option<Failure>>,
-    look: Arc<Notify>,
-    busy: Arc<Mutex<()>>,
-) {
-    let mut tries = Tries::default();
-    let mut valid_from = Moment::default();
-    loop {
-        let decision = decisions.borrow_and_update().clone();
-        let step = decision
-            .as_ref()
-            .filter(|decision| decision.looked_at >= valid_from)
-            .and_then(|decision| Some((decision, decision.plan.first()?)));
-        let Some((decision, step)) = step else {
-            if decision
-                .is_some_and(|decision| decision.looked_at >= valid_from && decision.plan.steps.is_empty())
-            {
-                // Nothing is asked for: what failed before is over.
-                failures.send_if_modified(|failure| failure.take().is_some());
-            }
-            if decisions.changed().await.is_err() {
-                return;
-            }
-            continue;
-        };
-        let name = step.action.name();
-        let due = tries.due(&step.action, decision.ending);
-        if due > Instant::now() {
-            // Whatever is decided meanwhile is looked at; the wait is kept.
-            tokio::select! {
-                changed = decisions.changed() => if changed.is_err() { return },
-                () = sleep_until(due) => {}
-            }
-            continue;
-        }
-        let guard = busy.lock().await;
-        tracing::info!(action = name, reason = %step.reason, "doing: {}", step.action);
-        let begun = Instant::now();
-        let mut context = Context {
-            desired: &decision.desired,
-            app: app.clone(),
-        };
-        let outcome = carry_out(&mut context, &step.action).await;
-        drop(guard);
-        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let attempts = tries.count(&step.action);
-        match outcome {
-            Ok(()) => {
-                tracing::info!(action = name, took_ms, "done");
-                failures.send_if_modified(|failure| failure.take().is_some());
-            }
-            Err(error) => {
-                let hint = hint_of(&error).map(ToOwned::to_owned);
-                let failure = Failure {
-                    action: name,
-                    error: format!("{error:#}"),
-                    hint,
-                    attempts,
-                };
-                if attempts == 1
-                    || failures
-                        .borrow()
-                        .as_ref()
-                        .is_none_or(|before| before.error != failure.error)
-                {
-                    tracing::error!(
-                        action = name,
-                        took_ms,
-                        attempts,
-                        "failed: {} (hint: {})",
-                        failure.error,
-                        failure.hint.as_deref().unwrap_or("it is tried again")
-                    );
-                }
-                failures.send_replace(Some(failure));
-            }
-        }
-        valid_from = clock::now();
-        look.notify_one();
-    }
-}
-
-/// How often a step was tried lately.
-#[derive(Debug, Default)]
-struct Tries {
-    action: Option<Action>,
-    count: u32,
-    last: Option<Instant>,
-}
-
-impl Tries {
-    /// When this step may be tried. Stopping, on the way out, waits at most a second.
-    fn due(&self, action: &Action, ending: bool) -> Instant {
-        let now = Instant::now();
-        match self.last {
-            Some(last)
-                if self.action.as_ref() == Some(action) && now.duration_since(last) < REMEMBER_TRIES =>
-            {
-                let wait = match self.count {
-                    0 => 0,
-                    1 => 1,
-                    2 => 2,
-                    3 => 5,
-                    4 => 10,
-                    _ => 30,
-                };
-                last + Duration::from_secs(if ending { wait.min(1) } else { wait })
-            }
-            _ => now,
-        }
-    }
-
-    fn count(&mut self, action: &Action) -> u32 {
-        let now = Instant::now();
-        let again = self.action.as_ref() == Some(action)
-            && self
-                .last
-                .is_some_and(|last| now.duration_since(last) < REMEMBER_TRIES);
-        self.count = if again { self.count.saturating_add(1) } else { 1 };
-        self.action = Some(action.clone());
-        self.last = Some(now);
-        self.count
-    }
-}
-
 /// Says which keys of the file have no effect yet.
 pub fn report_unsupported(desired: &Desired) {
     for key in &desired.unsupported {
@@ -541,7 +466,7 @@ pub fn report_unsupported(desired: &Desired) {
     }
 }
 
-async fn idle(busy: &Arc<Mutex<()>>) -> OwnedMutexGuard<()> {
+async fn idle(busy: &Arc<Mutex<Moment>>) -> OwnedMutexGuard<Moment> {
     Arc::clone(busy).lock_owned().await
 }
 
