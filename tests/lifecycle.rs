@@ -507,7 +507,11 @@ fn a_primary_that_is_declared_standby_goes_on_serving() {
     let laptop = with_app(As::Us).started();
     let before = laptop.wait_serving();
     let yaml = fs::read_to_string(laptop.state_file()).expect("state");
-    fs::write(laptop.state_file(), yaml.replace("role: primary", "role: standby")).expect("write");
+    fs::write(
+        laptop.state_file(),
+        yaml.replace("role: primary", "role: standby"),
+    )
+    .expect("write");
     let status = laptop.wait("waiting", |status| {
         status["desired"]["role"] == "standby" && status["plan"]["state"] == "waiting"
     });

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use anyhow::Result;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use super::daemon::code;
 use super::{StateArgs, client, exit};
@@ -14,25 +15,30 @@ use crate::probe::{FromInside, Prober};
 use crate::status::{FileState, PlanSection, Status, plan_section, status as make_status};
 use crate::sys::clock;
 
-fn load(state: &StateArgs) -> Result<Desired> {
+fn load(state: &StateArgs) -> Result<(Utf8PathBuf, Desired)> {
     let path = desired::locate(state.state.as_deref())?;
-    Ok(desired::load(&Surroundings::detect(&path, state.node.clone())?)?)
+    let desired = desired::load(&Surroundings::detect(&path, state.node.clone())?)?;
+    Ok((path, desired))
 }
 
 pub(super) fn check(state: &StateArgs) -> Result<u8> {
-    let desired = load(state)?;
-    let mut out = anstream::stdout().lock();
-    writeln!(out, "valid: {} is declared {}", desired.node, desired.role)?;
-    print_unsupported(&desired)?;
+    let (path, desired) = load(state)?;
+    writeln!(
+        anstream::stdout().lock(),
+        "{path} is valid: {} is declared {}",
+        desired.node,
+        desired.role
+    )?;
+    print_unsupported(&path, &desired)?;
     Ok(exit::OK)
 }
 
-fn print_unsupported(desired: &Desired) -> Result<()> {
+fn print_unsupported(path: &Utf8Path, desired: &Desired) -> Result<()> {
     let mut out = anstream::stderr().lock();
     for key in &desired.unsupported {
         writeln!(
             out,
-            "warning: line {}: `{}` is not supported yet: {}",
+            "{path}:{}: warning: `{}` is not supported yet: {}",
             key.line, key.key, key.instead
         )?;
     }
@@ -40,8 +46,8 @@ fn print_unsupported(desired: &Desired) -> Result<()> {
 }
 
 pub(super) async fn plan(state: &StateArgs, json: bool) -> Result<u8> {
-    let desired = load(state)?;
-    print_unsupported(&desired)?;
+    let (path, desired) = load(state)?;
+    print_unsupported(&path, &desired)?;
     let observed: Observed = Prober::default()
         .look(&desired, FromInside::default(), true)
         .await;
@@ -96,7 +102,7 @@ pub(super) fn print_plan(section: &PlanSection) -> Result<()> {
 }
 
 pub(super) async fn status(state: &StateArgs, json: bool) -> Result<u8> {
-    let desired = load(state)?;
+    let (_, desired) = load(state)?;
     let text = client::get(desired.api_listen, "/v1/status")
         .await
         .map_err(|error| {

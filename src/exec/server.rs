@@ -85,20 +85,27 @@ pub(super) async fn start(context: &Context<'_>, programs: &Installation) -> Res
     }
 }
 
-/// A stale `postmaster.pid` whose number belongs to somebody else by now keeps every server from starting. It is
-/// removed only when that somebody is proven to be no server of this directory.
+/// A stale `postmaster.pid` whose number belongs to somebody else by now keeps every server from starting, and so does
+/// one of a killed server that nobody has reaped. It is removed only when that process is proven to be no server of
+/// this directory.
 fn free_the_name(desired: &Desired) -> Result<()> {
     let data_directory = &desired.postgres.data_directory;
     let Some(file) = postmaster::read_pid_file(data_directory)? else {
         return Ok(());
     };
-    match postmaster::holder(file.pid, data_directory)? {
+    let mut holder = postmaster::holder(file.pid, data_directory)?;
+    if holder == Holder::Zombie {
+        // Opening a dead child reaps it.
+        drop(Process::open(file.pid)?);
+        holder = postmaster::holder(file.pid, data_directory)?;
+    }
+    match holder {
         // The server itself removes the file of a dead one.
         Holder::Dead => Ok(()),
         Holder::Server => bail!("a server runs already: process {}", file.pid),
-        Holder::Somebody => {
+        Holder::Zombie | Holder::Somebody => {
             let path = data_directory.join("postmaster.pid");
-            tracing::info!(file = %path, pid = file.pid, "removing a stale pid file; the number belongs to another process now");
+            tracing::info!(file = %path, pid = file.pid, "removing a stale pid file: that process is no server of this directory");
             std::fs::remove_file(&path).with_context(|| format!("cannot remove the stale {path}"))
         }
     }
@@ -204,6 +211,6 @@ fn running(desired: &Desired) -> Result<Option<Process>> {
     };
     match postmaster::holder(seen.pid, &desired.postgres.data_directory)? {
         Holder::Server => Ok(Some(process)),
-        Holder::Dead | Holder::Somebody => Ok(None),
+        Holder::Dead | Holder::Zombie | Holder::Somebody => Ok(None),
     }
 }

@@ -15,9 +15,10 @@ use camino::Utf8Path;
 
 use crate::desired::Desired;
 use crate::observed::{
-    Answer, AppFacts, DataDirectory, Fact, Observed, Peer, Postmaster, Remembered, Seen, ServerPhase,
-    ServerUser,
+    Answer, AppFacts, Cluster, DataDirectory, Fact, Installation, Observed, Peer, Postmaster, Remembered,
+    Seen, ServerPhase, ServerUser,
 };
+use crate::sys::users::Identity;
 use crate::sys::{clock, files, users};
 
 pub use control::read as read_control;
@@ -29,6 +30,7 @@ pub struct Prober {
     session: server::Session,
     controls: control::Cache,
     programs: programs::Cache,
+    around: Option<Surroundings>,
 }
 
 /// What only the daemon itself can say.
@@ -42,64 +44,62 @@ pub struct FromInside {
     pub ending: bool,
 }
 
-impl Prober {
-    /// Looks at everything. `thorough`: also at what seldom changes by itself (settings, epochs, the application's
-    /// database); otherwise the last look at those stands, with its age.
-    pub async fn look(&mut self, desired: &Desired, inside: FromInside, thorough: bool) -> Observed {
-        let server_user = users::find(&desired.postgres.os_user);
-        let identity = server_user
-            .as_ref()
-            .ok()
-            .cloned()
-            .flatten()
-            .unwrap_or_else(users::own);
-        let installations = self
-            .programs
-            .look(desired.postgres.bin_directory.as_deref(), &identity)
-            .await;
-        let data = data_directory::look(desired, &installations, &mut self.controls, &identity).await;
-        let data = Seen::new(Fact::from(data), clock::now());
+/// What only a person or a package changes, and what costs more to find out than to remember for some seconds.
+#[derive(Clone, Debug)]
+struct Surroundings {
+    identity: Identity,
+    server_user: Seen<Option<ServerUser>>,
+    installations: Seen<Vec<Installation>>,
+    remembered: Seen<Option<Remembered>>,
+}
 
-        let postmaster = Fact::from(postmaster::look(desired));
-        let postmaster = Seen::new(postmaster, clock::now());
+impl Prober {
+    /// Looks at everything. `thorough`: also at what seldom changes by itself (programs, users, settings, epochs, the
+    /// application's database); otherwise, while the server is ready, the last look at those stands, with its age.
+    pub async fn look(&mut self, desired: &Desired, inside: FromInside, thorough: bool) -> Observed {
+        let postmaster = Seen::new(Fact::from(postmaster::look(desired)), clock::now());
         let ready = match postmaster.known() {
             Some(Postmaster::Running(running)) if running.ours && running.phase == ServerPhase::Ready => {
                 Some(running.pid)
             }
             _ => None,
         };
-        let (server, database) = match ready {
-            Some(pid) => self.session.look(desired, pid, thorough).await,
-            None => {
-                self.session.forget();
-                (
-                    Fact::Known(Answer::NotAsked),
-                    Fact::Unknown("the server does not answer yet".to_owned()),
-                )
-            }
+        let around = match self.around.take() {
+            Some(around) if !thorough && ready.is_some() => around,
+            _ => self.look_around(desired).await,
+        };
+        let data = data_directory::look(
+            desired,
+            around.installations.known().map_or(&[], Vec::as_slice),
+            &mut self.controls,
+            &around.identity,
+        )
+        .await;
+        let data = Seen::new(Fact::from(data), clock::now());
+        let (server, database) = if let Some(pid) = ready {
+            self.session.look(desired, pid, thorough).await
+        } else {
+            self.session.forget();
+            (
+                Fact::Known(Answer::NotAsked),
+                Fact::Unknown("the server does not answer yet".to_owned()),
+            )
         };
         let now = clock::now();
-        let own = data
+        let sidecar = data
             .known()
             .and_then(DataDirectory::cluster)
-            .and_then(|cluster| cluster.trusted_sidecar());
-        Observed {
-            configuration: Seen::new(Fact::from(configuration::look(desired, own, &identity)), now),
-            remembered: Seen::new(Fact::from(remembered(&desired.home)), now),
+            .and_then(Cluster::trusted_sidecar);
+        let configuration = configuration::look(desired, sidecar, &around.identity);
+        let observed = Observed {
+            configuration: Seen::new(Fact::from(configuration), now),
+            remembered: around.remembered.clone(),
             data,
             postmaster,
             server: Seen::new(server, now),
             database: Seen::new(database, now),
-            installations: Seen::new(Fact::Known(installations), now),
-            server_user: Seen::new(
-                Fact::from(server_user.map(|found| {
-                    found.map(|user| ServerUser {
-                        name: user.name,
-                        uid: user.uid,
-                    })
-                })),
-                now,
-            ),
+            installations: around.installations.clone(),
+            server_user: around.server_user.clone(),
             peer: match &desired.peer {
                 None => Peer::None,
                 Some(peer) => Peer::Unknown {
@@ -109,6 +109,30 @@ impl Prober {
             app: inside.app,
             served: inside.served,
             ending: inside.ending,
+        };
+        self.around = Some(around);
+        observed
+    }
+
+    async fn look_around(&mut self, desired: &Desired) -> Surroundings {
+        let user = users::find(&desired.postgres.os_user);
+        let identity = user.as_ref().ok().cloned().flatten().unwrap_or_else(users::own);
+        let installations = self
+            .programs
+            .look(desired.postgres.bin_directory.as_deref(), &identity)
+            .await;
+        let user = user.map(|found| {
+            found.map(|user| ServerUser {
+                name: user.name,
+                uid: user.uid,
+            })
+        });
+        let now = clock::now();
+        Surroundings {
+            identity,
+            server_user: Seen::new(Fact::from(user), now),
+            installations: Seen::new(Fact::Known(installations), now),
+            remembered: Seen::new(Fact::from(remembered(&desired.home)), now),
         }
     }
 }

@@ -33,8 +33,10 @@ pub struct PidFile {
 /// Whom a process id belongs to, as far as the data directory is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// Nobody: no such process, or a zombie.
+    /// Nobody: there is no such process.
     Dead,
+    /// A process that is dead and waits for its parent to notice. It holds nothing any more, except its number.
+    Zombie,
     /// A thread, or a process that is no server of this data directory.
     Somebody,
     /// A server of this data directory.
@@ -94,7 +96,7 @@ fn parse(text: &str) -> Option<PidFile> {
 pub fn holder(pid: i32, data_directory: &Utf8Path) -> Result<Holder> {
     match Stat::read(pid).with_context(|| format!("cannot look at process {pid}"))? {
         None => return Ok(Holder::Dead),
-        Some(stat) if stat.dead() => return Ok(Holder::Dead),
+        Some(stat) if stat.dead() => return Ok(Holder::Zombie),
         Some(_) => {}
     }
     if process::is_thread(pid) {
