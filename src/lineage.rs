@@ -70,6 +70,19 @@ pub struct Epoch {
     pub time: String,
 }
 
+/// Which history a copy holds, and how far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    /// Which database.
+    pub system_identifier: String,
+    /// Its epochs, oldest first, as far as they are known.
+    pub epochs: Vec<Epoch>,
+    /// The timeline it is on.
+    pub timeline: u32,
+    /// How far it goes, if that is proven. The position of a crashed copy is not, before its WAL was read.
+    pub position: Option<Lsn>,
+}
+
 /// Where a copy comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

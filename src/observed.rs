@@ -10,7 +10,7 @@ use std::time::Duration;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
-use crate::lineage::{Epoch, Lsn, Sidecar};
+use crate::lineage::{Epoch, Lineage, Lsn, Sidecar};
 
 /// A moment, as time since boot (CLOCK_BOOTTIME: suspended time counts).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -575,6 +575,30 @@ impl Observed {
     /// The database on disk, if there is one and it was seen.
     pub fn cluster(&self) -> Option<&Cluster> {
         self.data.known()?.cluster()
+    }
+
+    /// Which history the copy holds: the server's own word where it answers, otherwise what lies on disk.
+    pub fn lineage(&self) -> Option<Lineage> {
+        if let Some(facts) = self.server_facts() {
+            return Some(Lineage {
+                system_identifier: facts.system_identifier.clone(),
+                epochs: facts.epochs.clone(),
+                timeline: facts.timeline,
+                position: Some(facts.lsn),
+            });
+        }
+        let cluster = self.cluster()?;
+        let control = cluster.control.known()?;
+        Some(Lineage {
+            system_identifier: control.system_identifier.clone(),
+            epochs: cluster
+                .trusted_sidecar()
+                .map(|sidecar| sidecar.epochs.clone())
+                .unwrap_or_default(),
+            timeline: control.timeline,
+            // A clean shutdown ends with its checkpoint.
+            position: (cluster.state() == Data::Primary { crashed: false }).then_some(control.checkpoint),
+        })
     }
 
     /// Whether the timeline that the server writes has a recorded name. Only meaningful while it answers.

@@ -205,8 +205,6 @@ fn data(observed: &Observed) -> serde_json::Value {
         Fact::Known(data) => data,
         Fact::Unknown(why) => return json!({"state": "unknown", "reason": why}),
     };
-    let cluster = data.cluster();
-    let control = cluster.and_then(|cluster| cluster.control.known());
     // While the server runs, its word counts: the marks on disk of a running server look like a crash.
     let state = match observed.server_state() {
         Fact::Known(Server::Writable) => Data::Primary { crashed: false },
@@ -221,20 +219,17 @@ fn data(observed: &Observed) -> serde_json::Value {
         Data::Recovering => ("recovering", false),
         Data::Unclear(_) => ("unclear", false),
     };
-    let facts = observed.server_facts();
-    let epochs = facts.map(|facts| &facts.epochs).or_else(|| {
-        cluster
-            .and_then(|cluster| cluster.trusted_sidecar())
-            .map(|sidecar| &sidecar.epochs)
-    });
+    let lineage = observed.lineage();
     json!({
         "state": word,
         "crashed": crashed,
-        "position_proven": !crashed,
-        "system_identifier": control.map(|control| &control.system_identifier),
-        "timeline": facts.map(|facts| facts.timeline).or(control.map(|control| control.timeline)),
-        "major": cluster.map(|cluster| cluster.major),
-        "epochs": epochs.map(|epochs| epochs.iter().map(|epoch| epoch.uuid).collect::<Vec<_>>()).unwrap_or_default(),
+        "position_proven": lineage.as_ref().is_some_and(|lineage| lineage.position.is_some()),
+        "system_identifier": lineage.as_ref().map(|lineage| &lineage.system_identifier),
+        "timeline": lineage.as_ref().map(|lineage| lineage.timeline),
+        "major": data.cluster().map(|cluster| cluster.major),
+        "epochs": lineage
+            .map(|lineage| lineage.epochs.iter().map(|epoch| epoch.uuid).collect::<Vec<_>>())
+            .unwrap_or_default(),
     })
 }
 

@@ -33,6 +33,7 @@ pub(super) async fn cluster(context: &Context<'_>, programs: &Installation) -> R
     if !empty(data_directory)? {
         bail!("{data_directory} is not empty any more; nothing was done");
     }
+    super::can_reach(data_directory, &user)?;
     let parent = data_directory
         .parent()
         .with_context(|| format!("{data_directory} has no parent directory"))?;

@@ -12,9 +12,11 @@ mod epoch;
 mod server;
 
 use anyhow::Result;
+use camino::Utf8Path;
 use tokio::sync::watch;
 
 use crate::desired::Desired;
+use crate::hint::hinted;
 use crate::observed::{AppFacts, Remembered};
 use crate::plan::Action;
 use crate::sys::files;
@@ -38,6 +40,22 @@ impl Context<'_> {
             return Ok(own);
         }
         users::find(name)?.ok_or_else(|| anyhow::anyhow!("the user {name:?} does not exist"))
+    }
+}
+
+/// The server's user has to get to its files; a home below `/root`, for one, is closed to it.
+fn can_reach(path: &Utf8Path, user: &Identity) -> Result<()> {
+    match users::closed_directory(path, user) {
+        None => Ok(()),
+        Some(directory) => Err(hinted(
+            format!(
+                "the server's user {} cannot get to {path}: it may not enter {directory}",
+                user.name
+            ),
+            format!(
+                "chmod o+x {directory}, or set `home:` (and `postgres: data_directory:`) to a place that it can reach"
+            ),
+        )),
     }
 }
 

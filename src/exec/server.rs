@@ -39,6 +39,8 @@ pub(super) async fn start(context: &Context<'_>, programs: &Installation) -> Res
         }
         Postmaster::Down { .. } => {}
     }
+    super::can_reach(&desired.postgres.data_directory, &user)?;
+    super::can_reach(&desired.conf_directory().join("postgresql.conf"), &user)?;
     free_the_name(desired)?;
     ports_are_free(desired)?;
     ensure_directory(&desired.socket_directory(), 0o755, Some(user.owner()))?;

@@ -139,12 +139,18 @@ fn hba(desired: &Desired, own: Option<&OwnConfiguration>, found: &Configuration)
         text,
         "\n# The server's user and root are the superuser, over the unix socket.\nlocal all {SUPERUSER} peer map=paceline"
     );
-    if let (Some(file), Some(lines)) = (own.and_then(|own| own.hba_file.as_ref()), &found.adopted_hba) {
+    if let Some(database) = &desired.postgres.database {
+        // Before an adopted cluster's own lines: Debian's let local roles in by their user's name only.
         let _ = writeln!(
             text,
-            "\n# The adopted cluster's own lines, from {file}.\n{}",
-            lines.trim_end()
+            "\n# The application, by password.\nlocal {} {} scram-sha-256",
+            quote_hba(&database.name),
+            quote_hba(&database.owner)
         );
+    }
+    if let (Some(file), Some(lines)) = (own.and_then(|own| own.hba_file.as_ref()), &found.adopted_hba) {
+        let _ = writeln!(text, "\n# The adopted cluster's own lines, from {file}.");
+        entries(&mut text, lines);
     }
     text.push_str(
         "\n# Everybody else, and everybody over TCP, by password.\n\
@@ -168,9 +174,21 @@ fn ident(desired: &Desired, found: &Configuration) -> String {
         let _ = writeln!(text, "paceline {} {SUPERUSER}", quote_hba(user));
     }
     if let Some(lines) = &found.adopted_ident {
-        let _ = writeln!(text, "\n# The adopted cluster's own lines.\n{}", lines.trim_end());
+        text.push_str("\n# The adopted cluster's own lines.\n");
+        entries(&mut text, lines);
     }
     text
+}
+
+/// The lines of a file that mean something.
+fn entries(text: &mut String, lines: &str) {
+    for line in lines
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        let _ = writeln!(text, "{line}");
+    }
 }
 
 fn set(text: &mut String, name: &str, value: &str) {

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::action::{Action, End, Plan, Waiting};
+use super::action::{Action, Blocked, End, Plan, Waiting};
 use crate::desired::Desired;
 use crate::observed::{Answer, Fact, Moment, Observed, Peer, Server};
 
@@ -74,6 +74,8 @@ enum Obstacle {
     Passing(String),
     /// The application has to stop.
     Lasting(String),
+    /// An application that runs may go on; one that is started now would only fail.
+    Hurdle(String),
 }
 
 /// The gate after this observation.
@@ -84,7 +86,9 @@ pub fn gate(previous: &Gate, desired: &Desired, observed: &Observed, plan: &Plan
     match (obstacle(desired, observed, plan), previous) {
         (None, _) => Gate::Open,
         (Some(Obstacle::Lasting(reason)), _) => Gate::Closed { reason },
+        (Some(Obstacle::Hurdle(_)), Gate::Open | Gate::Holding { .. }) => Gate::Open,
         // Closed stays closed until everything is right.
+        (Some(Obstacle::Hurdle(reason)), Gate::Closed { .. }) => Gate::Closed { reason },
         (Some(Obstacle::Passing(reason)), Gate::Closed { .. }) => Gate::Closed { reason },
         (Some(Obstacle::Passing(reason)), Gate::Open) => Gate::Holding { since: now, reason },
         (Some(Obstacle::Passing(reason)), Gate::Holding { since, .. }) if now.since(*since) <= HOLD => {
@@ -111,6 +115,9 @@ fn obstacle(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Obsta
     if !desired.role.writes() && !no_successor {
         return lasting(&format!("this laptop is declared {}", desired.role));
     }
+    if observed.running().is_some_and(|running| !running.ours) {
+        return lasting("a server that Paceline did not start runs on the data directory");
+    }
     match observed.server_state() {
         Fact::Known(Server::Writable) => {}
         Fact::Known(Server::ReadOnly { .. }) => return lasting("the database is read-only"),
@@ -118,10 +125,6 @@ fn obstacle(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Obsta
         Fact::Known(Server::Starting) => return passing("the server is starting".to_owned()),
         Fact::Known(Server::Stopping) => return passing("the server is shutting down".to_owned()),
         Fact::Unknown(why) => return passing(format!("the server cannot be seen: {why}")),
-    }
-    match observed.running() {
-        Some(running) if running.ours => {}
-        _ => return lasting("the server is not Paceline's"),
     }
     match &observed.data.fact {
         Fact::Unknown(why) => return passing(format!("the data directory cannot be seen: {why}")),
@@ -155,13 +158,25 @@ fn obstacle(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Obsta
     if let Some(step) = plan.steps.iter().find(|step| step.action.touches_server()) {
         return lasting(&format!("about to {}", step.action));
     }
-    // An application that is started before its database is there only fails.
+    let blocked = match &plan.end {
+        End::Blocked(
+            blocked @ (Blocked::PasswordFile { .. }
+            | Blocked::UnknownPassword { .. }
+            | Blocked::AppLogin { .. }),
+        ) => Some(blocked.to_string()),
+        End::Blocked(_) | End::Converged | End::Waiting(_) => None,
+    };
+    if let Some(why) = blocked {
+        return Some(Obstacle::Hurdle(why));
+    }
     if plan
         .steps
         .iter()
         .any(|step| step.action == Action::EnsureDatabase)
     {
-        return passing("the application's database is not ready yet".to_owned());
+        return Some(Obstacle::Hurdle(
+            "the application's database is not ready yet".to_owned(),
+        ));
     }
     match observed.peer {
         // The other laptop cannot be asked at all yet; a settled Unknown does not close the gate.

@@ -1,8 +1,10 @@
 //! Users of the operating system: who we are, and whom the server and the application run as.
 
 use std::ffi::CString;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use anyhow::{Context as _, Result};
+use camino::{Utf8Path, Utf8PathBuf};
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 use super::files::Owner;
@@ -35,6 +37,31 @@ impl Identity {
     pub fn is_us(&self) -> bool {
         self.uid == effective_uid()
     }
+}
+
+/// The first directory on the way to `path` that this user may not enter, by its permission bits (access lists are not
+/// read; a tool that is refused all the same says so itself).
+pub fn closed_directory(path: &Utf8Path, identity: &Identity) -> Option<Utf8PathBuf> {
+    let enters = |directory: &Utf8Path| {
+        let Ok(meta) = std::fs::metadata(directory) else {
+            return true;
+        };
+        let mode = meta.permissions().mode();
+        let bit = if meta.uid() == identity.uid {
+            0o100
+        } else if identity.groups.contains(&meta.gid()) {
+            0o010
+        } else {
+            0o001
+        };
+        identity.uid == 0 || mode & bit != 0
+    };
+    let mut ancestors: Vec<&Utf8Path> = path.ancestors().skip(1).collect();
+    ancestors.reverse();
+    ancestors
+        .into_iter()
+        .find(|directory| !enters(directory))
+        .map(Utf8Path::to_owned)
 }
 
 /// The daemon's own user id.
