@@ -5,12 +5,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::action::{Action, Blocked, End, Plan, Waiting};
+use super::action::{Action, Blocked, End, Plan};
 use crate::desired::Desired;
 use crate::observed::{Answer, Fact, Moment, Observed, Peer, Server};
 
 /// How long a crash or a lost probe may last before the application is stopped.
 pub const HOLD: Duration = Duration::from_secs(30);
+
+/// How old a look at the server may be to count.
+pub const FRESH: Duration = Duration::from_secs(10);
 
 /// Whether the application may run, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +86,7 @@ pub fn gate(previous: &Gate, desired: &Desired, observed: &Observed, plan: &Plan
     if desired.paused {
         return previous.clone();
     }
-    match (obstacle(desired, observed, plan), previous) {
+    match (obstacle(desired, observed, plan, now), previous) {
         (None, _) => Gate::Open,
         (Some(Obstacle::Lasting(reason)), _) => Gate::Closed { reason },
         (Some(Obstacle::Hurdle(_)), Gate::Open | Gate::Holding { .. }) => Gate::Open,
@@ -103,20 +106,27 @@ pub fn gate(previous: &Gate, desired: &Desired, observed: &Observed, plan: &Plan
     }
 }
 
-fn obstacle(desired: &Desired, observed: &Observed, plan: &Plan) -> Option<Obstacle> {
+fn obstacle(desired: &Desired, observed: &Observed, plan: &Plan, now: Moment) -> Option<Obstacle> {
     let lasting = |reason: &str| Some(Obstacle::Lasting(reason.to_owned()));
     let passing = |reason: String| Some(Obstacle::Passing(reason));
 
     if observed.ending {
         return lasting("the daemon was asked to end");
     }
-    // A laptop that is declared standby and has nobody to hand over to goes on serving.
-    let no_successor = matches!(plan.end, End::Waiting(Waiting::NoSuccessor));
-    if !desired.role.writes() && !no_successor {
+    // A laptop that is declared standby goes on serving until it has handed over, also over a crash.
+    let serves = observed.served || observed.server_state() == Fact::Known(Server::Writable);
+    if !desired.role.writes() && !serves {
         return lasting(&format!("this laptop is declared {}", desired.role));
     }
     if observed.running().is_some_and(|running| !running.ours) {
         return lasting("a server that Paceline did not start runs on the data directory");
+    }
+    // The last look took too long, or the laptop slept since.
+    if observed.server.age(now) > FRESH {
+        return passing(format!(
+            "the last look at the server is {} s old",
+            observed.server.age(now).as_secs()
+        ));
     }
     match observed.server_state() {
         Fact::Known(Server::Writable) => {}

@@ -168,6 +168,7 @@ pub async fn run(
             && this.ask(look)
         {
             wanted = None;
+            next = Instant::now() + TICK;
         }
         // An action under way, or one that ended after the last look, may have brought up what has to be stopped.
         if let Ok(acted_at) = busy.try_lock()
@@ -223,7 +224,13 @@ pub async fn run(
                 this.server = None;
                 wanted = Some(Look::Thorough);
             }
-            () = sleep_until(next), if !this.looking && wanted.is_none() => wanted = Some(Look::Quick),
+            () = sleep_until(next) => if this.looking {
+                // The look takes its time; what was seen before gets older.
+                this.decide();
+                next = Instant::now() + TICK;
+            } else {
+                wanted = Some(Look::Quick);
+            },
         }
     }
 }
