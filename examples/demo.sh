@@ -37,7 +37,7 @@ status=0
 wait $daemon || status=$?
 wait $daemon 2> /dev/null || :
 
-if pgrep -f "$directory/home/data" > /dev/null 2>&1; then
+if [ -e "$directory/home/data/postmaster.pid" ]; then
     echo "the server still runs (the daemon did not end in order); its directory stays: $directory"
 else
     rm -rf "$directory"

@@ -71,7 +71,7 @@ fn decisions_are_pure() {
     ];
     for place in [
         "plan",
-        "observed.rs",
+        "observed",
         "lineage.rs",
         "digest.rs",
         "desired/model.rs",

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use super::render::{code, print_plan};
 use super::{StateArgs, exit};
 use crate::desired::{self, Reading, Surroundings, Valid};
 use crate::instance::Instance;
 use crate::reconcile::{self, Ended, Mode, report_unsupported};
-use crate::status::PlanState;
 use crate::supervise::signals::{Request, Requests};
 
 /// The daemon.
@@ -61,18 +61,8 @@ pub(super) async fn apply(state: &StateArgs) -> Result<u8> {
     match reconcile::run(Mode::Once, instance, first, readings, handle, requests).await? {
         Ended::Asked => Ok(exit::INTERNAL),
         Ended::Settled(status) => {
-            super::commands::print_plan(&status.plan)?;
+            print_plan(&status.plan)?;
             Ok(code(status.plan.state))
         }
-    }
-}
-
-/// The exit code for a plan that stands like this.
-pub(super) fn code(state: PlanState) -> u8 {
-    match state {
-        PlanState::Converged => exit::OK,
-        PlanState::Converging | PlanState::Waiting => exit::PENDING,
-        PlanState::Blocked => exit::BLOCKED,
-        PlanState::Failed => exit::INTERNAL,
     }
 }

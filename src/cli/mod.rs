@@ -3,6 +3,7 @@
 mod client;
 mod commands;
 mod daemon;
+mod render;
 
 use std::process::ExitCode;
 

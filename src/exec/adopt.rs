@@ -3,9 +3,8 @@
 use anyhow::{Context as _, Result};
 
 use super::Context;
-use crate::lineage::{Epoch, Origin, Sidecar};
+use crate::lineage::Origin;
 use crate::probe;
-use crate::sys::clock;
 
 pub(super) async fn cluster(context: &Context<'_>) -> Result<()> {
     let data_directory = &context.desired.postgres.data_directory;
@@ -25,21 +24,11 @@ pub(super) async fn cluster(context: &Context<'_>) -> Result<()> {
     if cluster.trusted_sidecar().is_some() {
         return Ok(());
     }
-    let sidecar = Sidecar {
-        format: Sidecar::FORMAT,
-        system_identifier: control.system_identifier.clone(),
-        origin: Origin::Adopted(probe::own_configuration(data_directory)?),
-        epochs: Vec::new(),
-        intended: Some(Epoch {
-            uuid: uuid::Uuid::new_v4(),
-            parent: None,
-            supersedes: Vec::new(),
-            begin_lsn: control.checkpoint,
-            timeline: control.timeline,
-            node: context.desired.node.clone(),
-            time: clock::timestamp(),
-        }),
-    };
+    let sidecar = super::epoch::first_sidecar(
+        control,
+        Origin::Adopted(probe::own_configuration(data_directory)?),
+        &context.desired.node,
+    );
     super::epoch::write_sidecar(data_directory, &sidecar)?;
     super::remember(context.desired, &control.system_identifier)?;
     if let Origin::Adopted(own) = &sidecar.origin {

@@ -9,7 +9,7 @@ use camino::Utf8Path;
 
 use super::Context;
 use crate::hint::hinted;
-use crate::lineage::{Epoch, Origin, Sidecar};
+use crate::lineage::Origin;
 use crate::observed::{ClusterState, Installation};
 use crate::plan::configuration::SUPERUSER;
 use crate::sys::files::{self, ensure_directory};
@@ -61,21 +61,7 @@ pub(super) async fn cluster(context: &Context<'_>, programs: &Installation) -> R
             return Err(error);
         }
     };
-    let sidecar = Sidecar {
-        format: Sidecar::FORMAT,
-        system_identifier: control.system_identifier.clone(),
-        origin: Origin::Created,
-        epochs: Vec::new(),
-        intended: Some(Epoch {
-            uuid: uuid::Uuid::new_v4(),
-            parent: None,
-            supersedes: Vec::new(),
-            begin_lsn: control.checkpoint,
-            timeline: control.timeline,
-            node: context.desired.node.clone(),
-            time: crate::sys::clock::timestamp(),
-        }),
-    };
+    let sidecar = super::epoch::first_sidecar(&control, Origin::Created, &context.desired.node);
     // Beside nothing yet, the sidecar is void (it names a database that is not there); a crash here leaves no harm.
     super::epoch::write_sidecar(data_directory, &sidecar)?;
     // Renaming onto a missing or empty directory; one that got content meanwhile makes this fail.

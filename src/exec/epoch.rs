@@ -5,7 +5,7 @@ use camino::Utf8Path;
 
 use super::Context;
 use crate::lineage::{Epoch, Origin, Sidecar};
-use crate::observed::{Answer, Fact};
+use crate::observed::{Answer, ControlData, Fact};
 use crate::probe::database::literal;
 use crate::probe::{self, server};
 use crate::sys::clock;
@@ -19,6 +19,25 @@ pub(super) fn write_sidecar(data_directory: &Utf8Path, sidecar: &Sidecar) -> Res
         0o644,
         None,
     )
+}
+
+/// The sidecar of a database that has none yet: where it comes from, and the intention to name its first epoch.
+pub(super) fn first_sidecar(control: &ControlData, origin: Origin, node: &str) -> Sidecar {
+    Sidecar {
+        format: Sidecar::FORMAT,
+        system_identifier: control.system_identifier.clone(),
+        origin,
+        epochs: Vec::new(),
+        intended: Some(Epoch {
+            uuid: uuid::Uuid::new_v4(),
+            parent: None,
+            supersedes: Vec::new(),
+            begin_lsn: control.checkpoint,
+            timeline: control.timeline,
+            node: node.to_owned(),
+            time: clock::timestamp(),
+        }),
+    }
 }
 
 pub(super) async fn name(context: &Context<'_>) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The orderly end of the daemon (SIGTERM): the application first, then the server. Pure.
 
-use super::action::{Action, End, Plan, Reason, Step, Waiting};
+use super::action::{Action, Plan, Reason, Step};
+use super::end::{End, Waiting};
 use crate::observed::{Fact, Observed, Postmaster, ServerPhase};
 
 pub(super) fn plan(observed: &Observed) -> Plan {

@@ -2,7 +2,8 @@
 //!
 //! Promotion of a standby's copy is not supported yet. A laptop that holds the primary copy starts it.
 
-use super::action::{Blocked, End, Plan, Reason, Waiting};
+use super::action::{Plan, Reason};
+use super::end::{Blocked, End, Waiting};
 use super::local::Situation;
 use crate::observed::{Data, Server};
 

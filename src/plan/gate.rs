@@ -5,7 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::action::{Action, Blocked, End, Plan};
+use super::action::{Action, Plan};
+use super::end::{Blocked, End};
 use crate::desired::Desired;
 use crate::observed::{Answer, Fact, Moment, Observed, Peer, Server};
 

@@ -1,8 +1,9 @@
 //! What the roles share: making sure that the facts a row reads are there, and the way from a copy on disk to a server
 //! that serves it. Pure.
 
-use super::action::{Action, Blocked, End, Plan, Reason, Step, Waiting};
+use super::action::{Action, Plan, Reason, Step};
 use super::configuration::{names_to_purge, on_disk, render};
+use super::end::{Blocked, End, Waiting};
 use crate::desired::{Database, Desired};
 use crate::lineage::Origin;
 use crate::observed::{

@@ -10,6 +10,7 @@
 mod action;
 pub mod app;
 pub mod configuration;
+mod end;
 mod ending;
 mod failover;
 pub mod gate;
@@ -18,7 +19,8 @@ mod primary;
 mod recovery;
 mod standby;
 
-pub use action::{Action, Blocked, ConfigurationFiles, End, Plan, Reason, Step, Waiting};
+pub use action::{Action, ConfigurationFiles, Plan, Reason, Step};
+pub use end::{Blocked, End, Waiting};
 pub use gate::{Gate, gate};
 
 use crate::desired::{Desired, Role};

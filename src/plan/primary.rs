@@ -1,6 +1,7 @@
 //! `role: primary`: this laptop's database is the one that is written to. Pure.
 
-use super::action::{Blocked, End, Plan, Reason, Waiting};
+use super::action::{Plan, Reason};
+use super::end::{Blocked, End, Waiting};
 use super::local::Situation;
 use crate::observed::{Data, Peer, Server};
 

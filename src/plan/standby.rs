@@ -3,7 +3,8 @@
 //! Cloning and following are not supported yet. What is already true: a pushed file that says `standby` cannot take
 //! the event down; a writable server keeps serving until there is somebody to hand over to.
 
-use super::action::{Blocked, End, Plan, Reason, Waiting};
+use super::action::{Plan, Reason};
+use super::end::{Blocked, End, Waiting};
 use super::local::Situation;
 use crate::observed::{Data, Peer, Server};
 
