@@ -7,15 +7,19 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
+use tokio::time::{Instant, sleep};
 
 use crate::desired::Desired;
 use crate::hint::hinted;
 use crate::sys::files::ensure_directory;
 use crate::sys::lock::{Attempt, Lock};
+use crate::sys::process::Stat;
 
 /// Passes the locks' descriptors on through a re-execution, as numbers with commas between.
 const LOCKS: &str = "PACELINE_LOCKS";
+
+const HOME_HINT: &str = "run Paceline as root, or set `home:` to a directory that its user may write to";
 
 /// The daemon of one data directory and one home.
 #[derive(Debug)]
@@ -45,7 +49,7 @@ pub struct Taken {
 
 impl Instance {
     /// Takes the locks of home and data directory; makes home if it is missing.
-    pub fn claim(desired: &Desired) -> Result<Self> {
+    pub async fn claim(desired: &Desired) -> Result<Self> {
         ensure_home(desired)?;
         let data_directory = &desired.postgres.data_directory;
         if let Some(parent) = data_directory.parent() {
@@ -67,7 +71,7 @@ impl Instance {
         ] {
             let lock = match inherited.iter().find_map(|fd| Lock::inherited(*fd, &path)) {
                 Some(lock) => lock,
-                None => match Lock::take(&path, &note)? {
+                None => match take(&path, &note).await? {
                     Attempt::Held(lock) => lock,
                     Attempt::Taken(holder) => return Err(Taken { what, holder }.into()),
                 },
@@ -126,14 +130,27 @@ impl Fixed {
     }
 }
 
+/// Takes a lock. A daemon that was just killed may have left a child between fork and exec, which holds its locks for
+/// another instant; so one whose holder is dead is asked for again, for a while.
+async fn take(path: &Utf8Path, note: &str) -> Result<Attempt> {
+    let deadline = Instant::now() + Duration::from_secs(3);
+    loop {
+        let attempt = Lock::take(path, note).map_err(|error| hinted(format!("{error:#}"), HOME_HINT))?;
+        let Attempt::Taken(holder) = &attempt else {
+            return Ok(attempt);
+        };
+        let pid = holder.split_whitespace().find_map(|word| word.parse().ok());
+        let alive = pid.is_none_or(|pid| Stat::read(pid).is_ok_and(|stat| stat.is_some()));
+        if alive || Instant::now() >= deadline {
+            return Ok(attempt);
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Home is for everybody to pass through (the socket is in it); what is secret in it is closed by itself.
 fn ensure_home(desired: &Desired) -> Result<()> {
-    ensure_directory(&desired.home, 0o755, None).map_err(|error| {
-        hinted(
-            format!("{error:#}"),
-            "run Paceline as root, or set `home:` to a directory that its user may write to",
-        )
-    })
+    ensure_directory(&desired.home, 0o755, None).map_err(|error| hinted(format!("{error:#}"), HOME_HINT))
 }
 
 /// Executes the program that now lies where ours came from, in this very process: server and application stay our

@@ -169,6 +169,7 @@ fn facts(server: Server, configuration: &str) -> ServerFacts {
         lsn: Lsn(5),
         version: "15.1".to_owned(),
         configuration: Some(configuration.to_owned()),
+        auto_conf_in_force: Vec::new(),
         pending_restart: Vec::new(),
         configuration_errors: Vec::new(),
         epochs: vec![epoch()],
@@ -442,6 +443,7 @@ fn a_database_that_vanished_is_not_replaced_by_an_empty_one() {
     seen.remembered.fact = Fact::Known(Some(paceline::observed::Remembered {
         system_identifier: "7".to_owned(),
         data_directory: Utf8PathBuf::from("/home/data"),
+        origin: Origin::Created,
     }));
     let planned = plan(&desired, &seen, now());
     assert!(

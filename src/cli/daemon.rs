@@ -36,7 +36,7 @@ pub(super) async fn run(state: &StateArgs) -> Result<u8> {
             },
         }
     };
-    let instance = Instance::claim(&first.desired)?;
+    let instance = Instance::claim(&first.desired).await?;
     report_unsupported(&first.desired);
     reconcile::run(Mode::Daemon, instance, first, readings, handle, requests).await?;
     tracing::info!("paceline ends");
@@ -56,7 +56,7 @@ pub(super) async fn apply(state: &StateArgs) -> Result<u8> {
         Some(valid) => Arc::clone(valid),
         None => anyhow::bail!("the state file changed while it was read; try again"),
     };
-    let instance = Instance::claim(&first.desired)?;
+    let instance = Instance::claim(&first.desired).await?;
     report_unsupported(&first.desired);
     match reconcile::run(Mode::Once, instance, first, readings, handle, requests).await? {
         Ended::Asked => Ok(exit::INTERNAL),

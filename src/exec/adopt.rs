@@ -1,14 +1,15 @@
-//! Adoption of a database that Paceline did not make: a sidecar beside it, nothing inside it.
+//! Adoption of a database that has no sidecar: one beside it, nothing inside it.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::Context;
+use super::epoch::{first_sidecar, write_sidecar};
 use crate::lineage::Origin;
+use crate::observed::Fact;
 use crate::probe;
 
 pub(super) async fn cluster(context: &Context<'_>) -> Result<()> {
     let data_directory = &context.desired.postgres.data_directory;
-    let user = context.server_user()?;
     let observed = probe::Prober::default()
         .look(context.desired, probe::FromInside::default(), false)
         .await;
@@ -16,28 +17,35 @@ pub(super) async fn cluster(context: &Context<'_>) -> Result<()> {
         .cluster()
         .with_context(|| format!("there is no database in {data_directory} any more"))?;
     let control = match &cluster.control {
-        crate::observed::Fact::Known(control) => control,
-        crate::observed::Fact::Unknown(why) => {
-            anyhow::bail!("cannot tell what {data_directory} holds: {why}")
-        }
+        Fact::Known(control) => control,
+        Fact::Unknown(why) => bail!("cannot tell what {data_directory} holds: {why}"),
     };
-    if cluster.trusted_sidecar().is_some() {
-        return Ok(());
+    match &cluster.sidecar {
+        Fact::Unknown(why) => bail!("{why}"),
+        Fact::Known(Some(sidecar)) if sidecar.belongs_to(&control.system_identifier) => return Ok(()),
+        Fact::Known(Some(_)) => {
+            // Another database's. It names that one's history, so it is kept.
+            let path = probe::sidecar_path(data_directory);
+            std::fs::rename(&path, format!("{path}.old"))
+                .with_context(|| format!("cannot move {path} aside"))?;
+        }
+        Fact::Known(None) => {}
     }
-    let sidecar = super::epoch::first_sidecar(
-        control,
-        Origin::Adopted(probe::own_configuration(data_directory)?),
-        &context.desired.node,
-    );
-    super::epoch::write_sidecar(data_directory, &sidecar)?;
-    super::remember(context.desired, &control.system_identifier)?;
+    // A database whose sidecar got lost is what it was before.
+    let origin = match probe::remembered(&context.desired.home)? {
+        Some(was) if was.system_identifier == control.system_identifier => was.origin,
+        _ => Origin::Adopted(probe::own_configuration(data_directory)?),
+    };
+    let sidecar = first_sidecar(control, origin, &context.desired.node);
+    write_sidecar(data_directory, &sidecar)?;
+    super::remember(context.desired, &sidecar)?;
     if let Origin::Adopted(own) = &sidecar.origin {
         let name =
             |path: &Option<camino::Utf8PathBuf>| path.as_ref().map_or("none".to_owned(), ToString::to_string);
         tracing::info!(
             data_directory = %data_directory, system_identifier = %control.system_identifier,
-            config_file = %name(&own.config_file), hba_file = %name(&own.hba_file), user = %user.name,
-            "adopted an existing database; its own configuration stays in force where Paceline manages nothing, its pg_hba.conf lines are kept"
+            config_file = %name(&own.config_file), hba_file = %name(&own.hba_file),
+            "adopted an existing database: its own configuration stays in force where Paceline manages nothing, and so do the lines of its pg_hba.conf"
         );
     }
     Ok(())

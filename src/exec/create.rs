@@ -65,10 +65,13 @@ pub(super) async fn cluster(context: &Context<'_>, programs: &Installation) -> R
     // Beside nothing yet, the sidecar is void (it names a database that is not there); a crash here leaves no harm.
     super::epoch::write_sidecar(data_directory, &sidecar)?;
     // Renaming onto a missing or empty directory; one that got content meanwhile makes this fail.
-    fs::rename(&staging, data_directory)
-        .and_then(|()| files::sync_parent(data_directory))
-        .with_context(|| format!("cannot rename {staging} to {data_directory}"))?;
-    super::remember(context.desired, &control.system_identifier)
+    if let Err(error) = fs::rename(&staging, data_directory) {
+        drop(remove_staging(&staging));
+        return Err(error).with_context(|| format!("cannot rename {staging} to {data_directory}"));
+    }
+    files::sync_parent(data_directory)
+        .with_context(|| format!("cannot make the name {data_directory} durable"))?;
+    super::remember(context.desired, &sidecar)
 }
 
 async fn make(

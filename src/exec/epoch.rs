@@ -97,7 +97,7 @@ pub(super) async fn name(context: &Context<'_>) -> Result<()> {
     sidecar.epochs = rows;
     sidecar.intended = None;
     write_sidecar(data_directory, &sidecar)?;
-    super::remember(context.desired, &facts.system_identifier)
+    super::remember(context.desired, &sidecar)
 }
 
 /// Writes the row; the table is made if needed. A commit here must not wait for a standby, and must be on our disk.

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::desired::Desired;
 use crate::hint::hinted;
+use crate::lineage::Sidecar;
 use crate::observed::{AppFacts, Remembered};
 use crate::plan::Action;
 use crate::sys::files;
@@ -83,10 +84,11 @@ async fn stop_app(context: &mut Context<'_>) -> Result<()> {
 }
 
 /// Notes in `home` which database is in the data directory.
-fn remember(desired: &Desired, system_identifier: &str) -> Result<()> {
+fn remember(desired: &Desired, sidecar: &Sidecar) -> Result<()> {
     let note = Remembered {
-        system_identifier: system_identifier.to_owned(),
+        system_identifier: sidecar.system_identifier.clone(),
         data_directory: desired.postgres.data_directory.clone(),
+        origin: sidecar.origin.clone(),
     };
     let path = desired.home.join(Remembered::FILE);
     files::write_durably(&path, &serde_json::to_vec_pretty(&note)?, 0o644, None)

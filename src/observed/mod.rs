@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::data::{Cluster, ClusterState, Contradiction, ControlData, Data, DataDirectory};
 pub use self::server::{Answer, Postmaster, RunningServer, Server, ServerFacts, ServerPhase};
-use crate::lineage::Lineage;
+use crate::lineage::{Lineage, Origin};
 
 /// A moment, as time since boot (CLOCK_BOOTTIME: suspended time counts).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,6 +128,8 @@ pub struct Remembered {
     pub system_identifier: String,
     /// Where it was.
     pub data_directory: Utf8PathBuf,
+    /// Where it comes from, in case its sidecar gets lost.
+    pub origin: Origin,
 }
 
 impl Remembered {

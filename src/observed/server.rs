@@ -74,6 +74,8 @@ pub struct ServerFacts {
     pub version: String,
     /// The configuration it has loaded: `paceline.configuration`; `None`: not one of ours.
     pub configuration: Option<String>,
+    /// Settings whose value in force comes from `postgresql.auto.conf`.
+    pub auto_conf_in_force: Vec<String>,
     /// Settings that wait for a restart.
     pub pending_restart: Vec<String>,
     /// Mistakes in its configuration files, in its words.

@@ -131,6 +131,11 @@ pub enum Blocked {
         /// The data directory.
         path: Utf8PathBuf,
     },
+    /// A recovery from a backup was begun by somebody else and is not finished.
+    UnfinishedRecovery {
+        /// Its signal file.
+        path: Utf8PathBuf,
+    },
     /// A standby's copy on a laptop that is declared primary, without another laptop.
     StandbyCopy,
     /// A signal file appeared under a running primary.
@@ -254,6 +259,12 @@ impl fmt::Display for Blocked {
                 Contradiction::ControlUnreadable(why) => write!(f, "cannot tell what {path} holds: {why}"),
             },
             Self::Tainted { path } => write!(f, "a rewind or restore of {path} was interrupted"),
+            Self::UnfinishedRecovery { path } => {
+                write!(
+                    f,
+                    "there is {path}: a recovery from a backup was begun and is not finished"
+                )
+            }
             Self::StandbyCopy => f.write_str("this laptop is declared primary, but its copy is a standby's"),
             Self::StraySignalFile { path } => {
                 write!(
@@ -342,7 +353,7 @@ impl Blocked {
     pub fn hint(&self) -> String {
         match self {
             Self::CannotSee { .. } => {
-                "run Paceline as root or as the server's user, and mend what the message names".to_owned()
+                "mend what the message names; where it says permission denied, run Paceline as root or as the server's user".to_owned()
             }
             Self::NotOurs { path, .. } => {
                 format!(
@@ -375,6 +386,9 @@ impl Blocked {
                 }
             },
             Self::Tainted { path } => format!("do not start it; the copy from before lies beside {path}"),
+            Self::UnfinishedRecovery { path } => format!(
+                "finish it with PostgreSQL's own means (Paceline cannot do that yet); if the file was created by mistake: rm {path}"
+            ),
             Self::StandbyCopy => "declare `role: failover` if the other laptop is dead".to_owned(),
             Self::StraySignalFile { path } => format!("remove it: rm {path}"),
             Self::StandbyWithoutPeer => {

@@ -28,8 +28,8 @@ pub(super) fn plan(situation: &Situation<'_>) -> Plan {
             }
             Data::Empty => Plan::blocked(Blocked::NothingToFailOverTo),
             Data::Replica => Plan::blocked(promotion()),
-            Data::Recovering => Plan::blocked(Blocked::NotSupported {
-                what: "finishing a recovery (recovery.signal)",
+            Data::Recovering => Plan::blocked(Blocked::UnfinishedRecovery {
+                path: path().join("recovery.signal"),
             }),
             Data::Tainted => Plan::blocked(Blocked::Tainted { path: path() }),
             Data::NotOurs(what) => Plan::blocked(Blocked::NotOurs {

@@ -218,6 +218,9 @@ impl Situation<'_> {
             | Data::NotOurs(_)
             | Data::Primary { .. } => {}
         }
+        if let Fact::Unknown(why) = &cluster.sidecar {
+            return Plan::blocked(cannot_see("the note beside the data directory", why));
+        }
         let mut steps = match self.configure(cluster) {
             Ok(steps) => steps,
             Err(blocked) => return Plan::blocked(blocked),
@@ -226,30 +229,29 @@ impl Situation<'_> {
             Action::WriteConfiguration(files) => Some(files.digest.clone()),
             _ => None,
         });
-        let on_disk = self
-            .observed
-            .configuration
-            .known()
-            .map(|found| render(self.desired, cluster.major, own_configuration(cluster), found).digest);
-        match (written, on_disk) {
-            (Some(digest), _) => {
-                steps.push(step(
-                    Action::ReloadServer {
-                        configuration: digest,
-                    },
-                    Reason::NotLoaded,
-                ));
-            }
-            // Reading it again would end the same way.
-            _ if !facts.configuration_errors.is_empty() => {
+        let rewritten = written.is_some();
+        let on_disk = || {
+            let found = self.observed.configuration.known()?;
+            Some(render(self.desired, cluster.major, own_configuration(cluster), found).digest)
+        };
+        // ALTER SYSTEM over something that the state file decides.
+        let purge = names_to_purge(self.desired, &cluster.auto_conf_names);
+        let in_force = names_to_purge(self.desired, &facts.auto_conf_in_force);
+        let altered = !purge.is_empty() || !in_force.is_empty();
+        if !purge.is_empty() {
+            steps.push(step(Action::PurgeAutoConf(purge), Reason::AutoConfWins));
+        }
+        if let Some(digest) = written.or_else(on_disk) {
+            let loaded = facts.configuration.as_ref() == Some(&digest);
+            // Reading the same mistakes again would end the same way.
+            if !rewritten && !altered && !facts.configuration_errors.is_empty() {
+                let errors = facts.configuration_errors.clone();
                 return Plan {
                     steps,
-                    end: End::Blocked(Blocked::ConfigurationRejected {
-                        errors: facts.configuration_errors.clone(),
-                    }),
+                    end: End::Blocked(Blocked::ConfigurationRejected { errors }),
                 };
             }
-            (None, Some(digest)) if facts.configuration.as_ref() != Some(&digest) => {
+            if !loaded || altered {
                 steps.push(step(
                     Action::ReloadServer {
                         configuration: digest,
@@ -257,7 +259,6 @@ impl Situation<'_> {
                     Reason::NotLoaded,
                 ));
             }
-            (None, _) => {}
         }
         if !self.observed.timeline_named() {
             steps.push(step(Action::NameEpoch, Reason::EpochUnnamed));

@@ -32,8 +32,8 @@ fn down(situation: &Situation<'_>) -> Plan {
         (Data::Replica, Peer::None | Peer::Unknown { .. }) => {
             situation.start(Reason::StandbyCopy, End::Blocked(Blocked::StandbyCopy))
         }
-        (Data::Recovering, _) => Plan::blocked(Blocked::NotSupported {
-            what: "finishing a recovery (recovery.signal)",
+        (Data::Recovering, _) => Plan::blocked(Blocked::UnfinishedRecovery {
+            path: path().join("recovery.signal"),
         }),
         (Data::Tainted, _) => Plan::blocked(Blocked::Tainted { path: path() }),
         (Data::NotOurs(what), _) => Plan::blocked(Blocked::NotOurs {

@@ -26,6 +26,12 @@ pub(super) async fn look(
     identity: &Identity,
 ) -> Result<DataDirectory> {
     let path = &desired.postgres.data_directory;
+    if let Ok(target) = fs::read_link(path) {
+        return Ok(DataDirectory::NotOurs(format!(
+            "it is a symbolic link to {}, and Paceline must be able to rename it; name that place itself",
+            target.display()
+        )));
+    }
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -48,9 +54,9 @@ pub(super) async fn look(
                 .into_owned(),
         );
     }
-    names.retain(|name| name != "lost+found");
     names.sort();
-    if names.is_empty() {
+    // The root of a file system of its own is empty but for this.
+    if names.is_empty() || mount_point && names == ["lost+found"] {
         return Ok(DataDirectory::Empty { mount_point });
     }
     let has = |name: &str| there(&path.join(name));
@@ -146,18 +152,23 @@ pub fn setting_name(line: &str) -> Option<String> {
 }
 
 /// Finds the own configuration files of a cluster that Paceline did not make: where its last start had them (which
-/// `postmaster.opts` remembers), else in Debian's place, else in the data directory.
+/// `postmaster.opts` remembers), else in Debian's place, else in the data directory. A file elsewhere counts only if it
+/// is about this very directory.
 pub fn own_configuration(data_directory: &Utf8Path) -> Result<OwnConfiguration> {
-    let mut candidates = Vec::new();
     let opts = data_directory.join("postmaster.opts");
-    if let Some(text) = files::read_if_there(&opts).with_context(|| format!("cannot read {opts}"))? {
-        // A line of quoted arguments: "-c" "config_file=/etc/postgresql/15/main/postgresql.conf"
-        candidates.extend(
-            text.split('"')
-                .filter_map(|word| word.strip_prefix("config_file="))
-                .map(Utf8PathBuf::from),
-        );
-    }
+    let opts = files::read_if_there(&opts)
+        .with_context(|| format!("cannot read {opts}"))?
+        .unwrap_or_default();
+    // A line of quoted arguments: "-D" "/data" "-c" "config_file=/etc/postgresql/15/main/postgresql.conf"
+    let words: Vec<&str> = opts.split('"').filter(|word| !word.trim().is_empty()).collect();
+    let started_here = words
+        .iter()
+        .any(|word| same_place(Utf8Path::new(word), data_directory));
+    let mut candidates: Vec<Utf8PathBuf> = words
+        .iter()
+        .filter_map(|word| word.strip_prefix("config_file="))
+        .map(Utf8PathBuf::from)
+        .collect();
     if let [.., version, name] = data_directory
         .components()
         .map(|c| c.as_str())
@@ -175,23 +186,23 @@ pub fn own_configuration(data_directory: &Utf8Path) -> Result<OwnConfiguration> 
         else {
             continue;
         };
+        let about_here = match last_value(&text, "data_directory") {
+            Some(declared) => same_place(&candidate.with_file_name(declared), data_directory),
+            None => started_here || candidate.starts_with(data_directory),
+        };
         // A configuration of ours is not its own.
-        if text.starts_with(HEADER) {
+        if !about_here || text.starts_with(HEADER) {
             continue;
         }
-        let named = |name: &str| {
-            let beside = candidate.with_file_name(format!(
-                "{}.conf",
-                name.replace("_file", "")
-                    .replace("hba", "pg_hba")
-                    .replace("ident", "pg_ident")
-            ));
+        let named = |name: &str, usual: &str| {
             let declared = last_value(&text, name).map(|value| candidate.with_file_name(value));
-            declared.or(Some(beside)).filter(|path| path.exists())
+            declared
+                .or_else(|| Some(candidate.with_file_name(usual)))
+                .filter(|path| path.exists())
         };
         return Ok(OwnConfiguration {
-            hba_file: named("hba_file"),
-            ident_file: named("ident_file"),
+            hba_file: named("hba_file", "pg_hba.conf"),
+            ident_file: named("ident_file", "pg_ident.conf"),
             config_file: Some(candidate),
         });
     }
@@ -200,6 +211,11 @@ pub fn own_configuration(data_directory: &Utf8Path) -> Result<OwnConfiguration> 
         hba_file: None,
         ident_file: None,
     })
+}
+
+fn same_place(one: &Utf8Path, other: &Utf8Path) -> bool {
+    one == other
+        || matches!((one.canonicalize_utf8(), other.canonicalize_utf8()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// The value that a configuration file gives a setting, includes not followed.

@@ -102,6 +102,13 @@ pub fn holder(pid: i32, data_directory: &Utf8Path) -> Result<Holder> {
     if process::is_thread(pid) {
         return Ok(Holder::Somebody);
     }
+    // Another user's process, whose links we may not read, cannot be the server: that is the directory's owner's.
+    let owner = |path: &str| fs::metadata(path).map(|meta| meta.uid());
+    if let (Ok(process), Ok(data)) = (owner(&format!("/proc/{pid}")), owner(data_directory.as_str()))
+        && process != data
+    {
+        return Ok(Holder::Somebody);
+    }
     match runs_in(pid, data_directory) {
         Ok(true) => Ok(Holder::Server),
         Ok(false) => Ok(Holder::Somebody),

@@ -16,6 +16,9 @@ use crate::plan::configuration::SUPERUSER;
 /// How long the server may take for one answer. A frozen one never answers.
 pub const LIMIT: Duration = Duration::from_secs(2);
 
+const AUTO_CONF_IN_FORCE: &str =
+    "select name from pg_settings where sourcefile like '%/postgresql.auto.conf' order by 1";
+
 /// A connection that stays open, and what was last found out with it.
 #[derive(Debug, Default)]
 pub struct Session {
@@ -30,6 +33,7 @@ struct Slow {
     /// Looked up under this timeline and role of the server.
     about: (u32, bool),
     epochs: Vec<Epoch>,
+    auto_conf_in_force: Vec<String>,
     pending_restart: Vec<String>,
     configuration_errors: Vec<String>,
     database: Fact<DatabaseFacts>,
@@ -49,6 +53,10 @@ impl Session {
         pid: i32,
         thorough: bool,
     ) -> (Fact<Answer>, Fact<DatabaseFacts>) {
+        // New connections are what an application needs; a server whose postmaster hangs still serves the old ones.
+        if thorough {
+            self.open = None;
+        }
         if self
             .open
             .as_ref()
@@ -95,6 +103,7 @@ impl Session {
             lsn: text(&row, "lsn")?.parse().map_err(|e: String| anyhow!(e))?,
             version: text(&row, "version")?.to_owned(),
             configuration: row.get("configuration").map(ToOwned::to_owned),
+            auto_conf_in_force: Vec::new(),
             pending_restart: Vec::new(),
             configuration_errors: Vec::new(),
             epochs: Vec::new(),
@@ -106,6 +115,7 @@ impl Session {
                 let slow = Slow {
                     about,
                     epochs: epochs(client).await?,
+                    auto_conf_in_force: column(client, AUTO_CONF_IN_FORCE).await?,
                     pending_restart: column(client, include_str!("pending_restart.sql")).await?,
                     configuration_errors: column(client, include_str!("configuration_errors.sql")).await?,
                     database: match &desired.postgres.database {
@@ -120,6 +130,7 @@ impl Session {
             }
         };
         facts.epochs = slow.epochs;
+        facts.auto_conf_in_force = slow.auto_conf_in_force;
         facts.pending_restart = slow.pending_restart;
         facts.configuration_errors = slow.configuration_errors;
         Ok((facts, slow.database))
@@ -181,15 +192,29 @@ pub async fn epochs(client: &Client) -> Result<Vec<Epoch>> {
         .collect()
 }
 
-/// Which of our configurations the server has loaded, and the mistakes that it found in its files.
-pub async fn loaded_configuration(client: &Client) -> Result<(Option<String>, Vec<String>)> {
+/// What a server has loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Which of our configurations.
+    pub configuration: Option<String>,
+    /// Names whose value comes from `postgresql.auto.conf`.
+    pub from_auto_conf: Vec<String>,
+    /// The mistakes that it found in its files.
+    pub errors: Vec<String>,
+}
+
+/// What the server has loaded.
+pub async fn loaded(client: &Client) -> Result<Loaded> {
     let row = one(
         client,
         "select current_setting('paceline.configuration', true) as configuration",
     )
     .await?;
-    let errors = column(client, include_str!("configuration_errors.sql")).await?;
-    Ok((row.get("configuration").map(ToOwned::to_owned), errors))
+    Ok(Loaded {
+        configuration: row.get("configuration").map(ToOwned::to_owned),
+        from_auto_conf: column(client, AUTO_CONF_IN_FORCE).await?,
+        errors: column(client, include_str!("configuration_errors.sql")).await?,
+    })
 }
 
 /// Runs SQL text within the limit and gives its rows. No prepared statements: they need more round trips.

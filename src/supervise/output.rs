@@ -66,7 +66,11 @@ impl Output {
     /// What a PostgreSQL server complained about since the file had this size, in few words.
     pub fn complaints_since(&self, position: u64) -> String {
         let text = self.read_since(position).unwrap_or_default();
-        let words = ["PANIC:", "FATAL:", "ERROR:", "DETAIL:", "HINT:"];
+        let mut words = vec!["PANIC:", "FATAL:", "ERROR:", "DETAIL:", "HINT:"];
+        // What is wrong in a configuration file is said at the level LOG, before the end.
+        if text.contains("contains errors") {
+            words.push("LOG:");
+        }
         let mut complaints: Vec<&str> = text
             .lines()
             .filter_map(|line| {

@@ -195,6 +195,12 @@ impl Laptop {
 
     /// Starts the daemon and waits until it serves its status.
     pub fn start(&mut self) {
+        self.launch();
+        self.wait_log("status is served");
+    }
+
+    /// Starts the daemon and waits for nothing.
+    pub fn launch(&mut self) {
         assert!(self.daemon.is_none(), "one daemon at a time");
         let mut child = self
             .command(&["run"])
@@ -214,7 +220,6 @@ impl Laptop {
                 log.grew.notify_all();
             }
         });
-        self.wait_log("status is served");
     }
 
     pub fn started(mut self) -> Self {
@@ -238,14 +243,25 @@ impl Laptop {
 
     /// The same for what was logged after so many bytes.
     pub fn wait_log_after(&self, from: usize, words: &str) -> String {
+        self.wait_log_any(from, &[words])
+    }
+
+    /// The same for the first of several words.
+    pub fn wait_log_any(&self, from: usize, words: &[&str]) -> String {
         let text = self.log.text.lock().expect("log");
         let (text, timed_out) = self
             .log
             .grew
-            .wait_timeout_while(text, LIMIT, |text| !text[from.min(text.len())..].contains(words))
+            .wait_timeout_while(text, LIMIT, |text| {
+                let news = &text[from.min(text.len())..];
+                !words.iter().any(|words| news.contains(words))
+            })
             .expect("log");
-        assert!(!timed_out.timed_out(), "the log never said {words:?}:\n{text}");
-        text.clone()
+        // Let go of first: a panic under the lock would poison it, and `drop` reads the log.
+        let said = text.clone();
+        drop(text);
+        assert!(!timed_out.timed_out(), "the log never said {words:?}:\n{said}");
+        said
     }
 
     /// Waits for a status document that fits.
@@ -272,6 +288,15 @@ impl Laptop {
         self.wait(&format!("plan {state}"), |status| {
             status["plan"]["state"] == state
         })
+    }
+
+    /// Waits until the plan stands like this and its reason has these words; gives reason and hint.
+    pub fn wait_reason(&self, state: &str, words: &str) -> (String, String) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let status = self.wait(&format!("plan {state}: {words}"), |status| {
+            status["plan"]["state"] == state && text(&status["plan"]["reason"]).contains(words)
+        });
+        (text(&status["plan"]["reason"]), text(&status["plan"]["hint"]))
     }
 
     pub fn wait_gate(&self, state: &str) -> Value {
@@ -453,6 +478,47 @@ pub fn wait_gone(pid: i32) {
         1,
         "process {pid} does not end"
     );
+}
+
+/// A fast shutdown of the server on a data directory, waited for.
+pub fn stop_server(data: &Path) {
+    let pid = postmaster_of(data).expect("a server runs");
+    kill(Pid::from_raw(pid), Signal::SIGINT).expect("signal the server");
+    wait_gone(pid);
+}
+
+/// Sends a signal to the server on a data directory and to all its children, in one go, as a power cut would.
+pub fn signal_server(data: &Path, signal: Signal) -> Vec<i32> {
+    let Some(postmaster) = postmaster_of(data) else {
+        return Vec::new();
+    };
+    let parent = |pid: i32| -> Option<i32> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat[stat.rfind(')')? + 4..].split(' ').next()?.parse().ok()
+    };
+    let children = processes()
+        .into_iter()
+        .filter(|pid| parent(*pid) == Some(postmaster));
+    let all: Vec<i32> = std::iter::once(postmaster).chain(children).collect();
+    for pid in &all {
+        let _ = kill(Pid::from_raw(*pid), signal);
+    }
+    all
+}
+
+/// SIGKILL to all of a server, waited for.
+pub fn crash_server(data: &Path) {
+    for pid in signal_server(data, Signal::SIGKILL) {
+        wait_gone(pid);
+    }
+}
+
+/// Gives a file to the server's user, if the tests run as root.
+pub fn give(path: &Path) {
+    if root() {
+        let user = postgres();
+        nix::unistd::chown(path, Some(user.uid), Some(user.gid)).expect("chown");
+    }
 }
 
 /// Waits until a condition holds that nobody announces, such as a line in a file that a script writes.
