@@ -2,8 +2,10 @@
 //! while it runs, and its re-execution in place.
 
 use std::convert::Infallible;
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::ffi::CString;
+use std::fs::Permissions;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,7 +14,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::desired::Desired;
 use crate::hint::hinted;
-use crate::sys::files::ensure_directory;
 use crate::sys::lock::{Attempt, Lock};
 use crate::sys::process::Stat;
 
@@ -77,6 +78,12 @@ impl Instance {
                 },
             };
             locks.push(lock);
+        }
+        // A lock of another home or data directory is given up.
+        for fd in inherited {
+            if !locks.iter().any(|lock: &Lock| lock.is(fd)) {
+                let _ = nix::unistd::close(fd);
+            }
         }
         Ok(Self {
             locks,
@@ -148,40 +155,76 @@ async fn take(path: &Utf8Path, note: &str) -> Result<Attempt> {
     }
 }
 
-/// Home is for everybody to pass through (the socket is in it); what is secret in it is closed by itself.
+/// Home is for everybody to pass through (the socket is in it); what is secret in it is closed by itself. One that was
+/// there before is left as it is.
 fn ensure_home(desired: &Desired) -> Result<()> {
-    ensure_directory(&desired.home, 0o755, None).map_err(|error| hinted(format!("{error:#}"), HOME_HINT))
+    if desired.home.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&desired.home)
+        .and_then(|()| std::fs::set_permissions(&desired.home, Permissions::from_mode(0o755)))
+        .map_err(|error| {
+            hinted(
+                format!("cannot make the home directory {}: {error}", desired.home),
+                HOME_HINT,
+            )
+        })
 }
 
-/// Executes the program that now lies where ours came from, in this very process: server and application stay our
-/// children, the locks stay held. Comes back only if it could not be done.
-pub async fn reexecute(instance: &Instance) -> Result<Infallible> {
-    let program = std::env::current_exe().context("cannot tell where the program is")?;
-    let program = program.to_str().context("the program's path is not UTF-8")?;
-    // After an upgrade the file that we run is deleted, and the new one has its name.
-    let program = program.strip_suffix(" (deleted)").unwrap_or(program);
-    let check = tokio::process::Command::new(program)
-        .arg("--version")
-        .kill_on_drop(true)
-        .output();
-    let check = tokio::time::timeout(Duration::from_secs(10), check)
-        .await
-        .with_context(|| format!("{program} --version does not answer"))?
-        .with_context(|| format!("cannot run {program}"))?;
-    if !check.status.success() {
-        bail!("{program} --version fails ({})", check.status);
+/// A program that was asked for its version and answered, so that it can take our place.
+#[derive(Debug)]
+pub struct Successor {
+    program: String,
+}
+
+impl Successor {
+    /// Looks at the program that now lies where ours came from.
+    pub async fn find() -> Result<Self> {
+        let program = std::env::current_exe().context("cannot tell where the program is")?;
+        let program = program.to_str().context("the program's path is not UTF-8")?;
+        // After an upgrade the file that we run is deleted, and the new one has its name.
+        let program = program.strip_suffix(" (deleted)").unwrap_or(program).to_owned();
+        let check = tokio::process::Command::new(&program)
+            .arg("--version")
+            .kill_on_drop(true)
+            .output();
+        let check = tokio::time::timeout(Duration::from_secs(10), check)
+            .await
+            .with_context(|| format!("{program} --version does not answer"))?
+            .with_context(|| format!("cannot run {program}"))?;
+        if !check.status.success() {
+            bail!("{program} --version fails ({})", check.status);
+        }
+        let version = String::from_utf8_lossy(&check.stdout).trim().to_owned();
+        tracing::info!(program, version, "executing the program anew");
+        Ok(Self { program })
     }
-    let mut numbers = Vec::new();
-    for lock in &instance.locks {
-        numbers.push(lock.pass_on()?.to_string());
+
+    /// Executes it in this very process: server and application stay our children, the locks stay held. Comes back only
+    /// if it could not be done. Signals that the caller holds back wait: the new program lets them in when it listens.
+    pub fn execute(&self, instance: &Instance) -> Result<Infallible> {
+        let text = |bytes: Vec<u8>| CString::new(bytes).context("a NUL in an argument");
+        let mut numbers = Vec::new();
+        for lock in &instance.locks {
+            numbers.push(lock.pass_on()?.to_string());
+        }
+        let arguments: Vec<CString> = std::env::args_os()
+            .map(|argument| text(argument.into_vec()))
+            .collect::<Result<_>>()?;
+        let mut environment: Vec<CString> = Vec::new();
+        for (name, value) in std::env::vars_os().filter(|(name, _)| name != LOCKS) {
+            environment.push(text([name.into_vec(), value.into_vec()].join(&b'='))?);
+        }
+        environment.push(text(format!("{LOCKS}={}", numbers.join(",")).into_bytes())?);
+        let program = text(self.program.clone().into_bytes())?;
+        // Not the standard library's exec: it would let in the signals that are held back.
+        let error = match nix::unistd::execve(&program, &arguments, &environment) {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        for lock in &instance.locks {
+            lock.keep()?;
+        }
+        Err(error).with_context(|| format!("cannot execute {}", self.program))
     }
-    tracing::info!(program, version = %String::from_utf8_lossy(&check.stdout).trim(), "executing the program anew");
-    let error = Command::new(program)
-        .args(std::env::args_os().skip(1))
-        .env(LOCKS, numbers.join(","))
-        .exec();
-    for lock in &instance.locks {
-        lock.keep()?;
-    }
-    Err(error).with_context(|| format!("cannot execute {program}"))
 }

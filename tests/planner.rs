@@ -215,7 +215,14 @@ fn observed(desired: &Desired, data: &Data, server: Server, peer: Peer) -> Obser
             login: Login::Works,
         })),
         installations: seen(Fact::Known(vec![installation()])),
-        remembered: seen(Fact::Known(None)),
+        remembered: seen(Fact::Known(match data {
+            Data::Empty | Data::NotOurs(_) => None,
+            _ => Some(paceline::observed::Remembered {
+                system_identifier: "7".to_owned(),
+                data_directory: "/home/data".into(),
+                origin: Origin::Created,
+            }),
+        })),
         server_user: seen(Fact::Known(Some(ServerUser {
             name: "postgres".to_owned(),
             uid: 101,

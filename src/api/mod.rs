@@ -11,9 +11,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::status::Status;
 
@@ -23,6 +26,12 @@ pub type Published = watch::Receiver<Option<Arc<Status>>>;
 /// The longest a question may wait for news.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// How many may ask at a time. The interface is open to the whole network, and must not use up what the daemon needs
+/// to see its own server.
+const CONNECTIONS: usize = 64;
+/// How long somebody may take to ask.
+const HEADER: Duration = Duration::from_secs(10);
+
 /// Serves until dropped. An address that is in use does not keep the database from being looked after: it is said
 /// once, and tried again.
 pub async fn serve(listen: SocketAddr, published: Published) {
@@ -31,10 +40,7 @@ pub async fn serve(listen: SocketAddr, published: Published) {
         match TcpListener::bind(listen).await {
             Ok(listener) => {
                 tracing::info!(%listen, "status is served");
-                let app = router(published.clone());
-                if let Err(error) = axum::serve(listener, app).await {
-                    tracing::error!("the HTTP interface ended: {error}");
-                }
+                answer(&listener, &router(published.clone())).await;
             }
             Err(error) if !said => {
                 said = true;
@@ -49,6 +55,36 @@ pub async fn serve(listen: SocketAddr, published: Published) {
             Err(_) => {}
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+}
+
+/// Answers one question per connection, so that nobody keeps one for long.
+async fn answer(listener: &TcpListener, router: &Router) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            // The one who asked is gone already, or there are no descriptors: not for long.
+            Err(error) => {
+                tracing::debug!("cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service);
+            // A reader that does not read ends too.
+            drop(tokio::time::timeout(LONGEST_WAIT + HEADER + HEADER, connection).await);
+            drop(place);
+        });
     }
 }
 

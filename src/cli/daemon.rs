@@ -9,7 +9,7 @@ use super::{StateArgs, exit};
 use crate::desired::{self, Reading, Surroundings, Valid};
 use crate::instance::Instance;
 use crate::reconcile::{self, Ended, Mode, report_unsupported};
-use crate::supervise::signals::{Request, Requests};
+use crate::supervise::signals::{self, Request, Requests};
 
 /// The daemon.
 pub(super) async fn run(state: &StateArgs) -> Result<u8> {
@@ -17,7 +17,10 @@ pub(super) async fn run(state: &StateArgs) -> Result<u8> {
     let path = desired::locate(state.state.as_deref())?;
     let surroundings = Surroundings::detect(&path, state.node.clone())?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), state_file = %path, "paceline starts");
+    // The watcher's own thread is to take no signal: only ours looks whether there was one before it executes anew.
+    signals::hold_back();
     let (mut readings, handle) = desired::watch(surroundings);
+    signals::let_in();
     // A file that appears or becomes valid later is as good as one that was there.
     let first = loop {
         let reading: Arc<Reading> = readings.borrow_and_update().clone();

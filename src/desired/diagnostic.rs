@@ -93,8 +93,12 @@ impl Diagnostic {
 
     /// The problem as a person reads it: place and message, the line with the place marked, help.
     pub fn render(&self, file: &str) -> String {
+        self.written(file, true)
+    }
+
+    fn written(&self, file: &str, excerpt: bool) -> String {
         let mut out = format!("{file}:{}:{}: {}\n", self.line, self.column, self.message);
-        if !self.excerpt.trim().is_empty() {
+        if excerpt && !self.excerpt.trim().is_empty() {
             let (excerpt, before) = self.window();
             let number = self.line.to_string();
             let gutter = " ".repeat(number.len());
@@ -129,9 +133,18 @@ impl Diagnostic {
 
 /// All problems of a file, in the order of the file, as a person reads them.
 pub fn render(file: &str, diagnostics: &[Diagnostic]) -> String {
+    written(file, diagnostics, true)
+}
+
+/// The same without the lines of the file, which may hold a password: for logs and for the status document.
+pub fn brief(file: &str, diagnostics: &[Diagnostic]) -> String {
+    written(file, diagnostics, false)
+}
+
+fn written(file: &str, diagnostics: &[Diagnostic], excerpt: bool) -> String {
     let mut out = String::new();
     for diagnostic in diagnostics.iter().take(SHOWN) {
-        out.push_str(&diagnostic.render(file));
+        out.push_str(&diagnostic.written(file, excerpt));
     }
     if diagnostics.len() > SHOWN {
         let _ = writeln!(out, "{file}: and {} more problems", diagnostics.len() - SHOWN);

@@ -50,6 +50,18 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// The error without lines of the file, which may hold a password: for logs and for the status document.
+    pub fn brief(&self) -> String {
+        match self {
+            Self::Missing { .. } | Self::Unreadable { .. } => self.to_string(),
+            Self::Invalid { path, diagnostics } => diagnostic::brief(path.as_str(), diagnostics)
+                .trim_end()
+                .to_owned(),
+        }
+    }
+}
+
 impl Surroundings {
     /// Looks at the machine. `path` is the state file, `node` what `--node` says.
     pub fn detect(path: &Utf8Path, node: Option<String>) -> anyhow::Result<Self> {

@@ -39,7 +39,7 @@ const POLL_ALONE: Duration = Duration::from_secs(1);
 pub struct Reading {
     /// The last valid declaration: this is in force. `None`: there was none since the start.
     pub valid: Option<Arc<Valid>>,
-    /// What is wrong with the file now, as a person reads it; `None`: `valid` is what the file says now.
+    /// What is wrong with the file now, without its lines (they may hold a password); `None`: `valid` is what the file says now.
     pub error: Option<String>,
     /// Why changes of the file may be seen late or not at all.
     pub warning: Option<String>,
@@ -315,7 +315,7 @@ impl Watching {
                         digest: digest(&[&String::from_utf8_lossy(bytes)]),
                     })
                 })
-                .map_err(|error: LoadError| error.to_string()),
+                .map_err(|error: LoadError| error.brief()),
         };
         self.current = Some(seen);
         self.publish(|reading| match outcome {

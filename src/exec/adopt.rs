@@ -7,6 +7,7 @@ use super::epoch::{first_sidecar, write_sidecar};
 use crate::lineage::Origin;
 use crate::observed::Fact;
 use crate::probe;
+use crate::sys::users::in_guise_of;
 
 pub(super) async fn cluster(context: &Context<'_>) -> Result<()> {
     let data_directory = &context.desired.postgres.data_directory;
@@ -34,7 +35,9 @@ pub(super) async fn cluster(context: &Context<'_>) -> Result<()> {
     // A database whose sidecar got lost is what it was before.
     let origin = match probe::remembered(&context.desired.home)? {
         Some(was) if was.system_identifier == control.system_identifier => was.origin,
-        _ => Origin::Adopted(probe::own_configuration(data_directory)?),
+        _ => Origin::Adopted(in_guise_of(&context.server_user()?, || {
+            probe::own_configuration(data_directory)
+        })?),
     };
     let sidecar = first_sidecar(control, origin, &context.desired.node);
     write_sidecar(data_directory, &sidecar)?;

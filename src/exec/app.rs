@@ -4,6 +4,7 @@
 
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
@@ -61,13 +62,19 @@ impl Keeper {
             };
             process = Some(found);
         }
-        let keep = process.as_ref().map(|process: &Process| process.id().pid);
-        let grace = desired
-            .racedb
-            .as_ref()
-            .map_or(std::time::Duration::ZERO, |app| app.stop_grace);
-        if let Err(error) = registry.end_strays(keep, grace).await {
-            tracing::warn!("{error:#}");
+        // Beside a living one nothing is a stray: its helpers are its own.
+        if process.is_none() {
+            let (identity, grace) = match &desired.racedb {
+                Some(app) => (identity(app), app.stop_grace),
+                None => (Ok(users::own()), Duration::ZERO),
+            };
+            let ended = match identity {
+                Ok(identity) => registry.end_strays(&identity, grace).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = ended {
+                tracing::warn!("{error:#}");
+            }
         }
         let (facts, receiver) = watch::channel(facts);
         (
@@ -87,7 +94,7 @@ impl Keeper {
             let order = orders.borrow_and_update().clone();
             let mut again = None;
             if let Some(order) = &order {
-                again = self.act(order).await;
+                again = self.act(order, &orders).await;
             }
             let wake = again.into_iter().chain(self.kill_at).min();
             tokio::select! {
@@ -101,7 +108,7 @@ impl Keeper {
     }
 
     /// Takes the next step; says when to look again.
-    async fn act(&mut self, order: &Order) -> Option<Instant> {
+    async fn act(&mut self, order: &Order, orders: &watch::Receiver<Option<Order>>) -> Option<Instant> {
         let desired = &order.desired;
         let database = desired.postgres.database.as_ref();
         let wanted = desired
@@ -117,31 +124,35 @@ impl Keeper {
                 None
             }
             AppStep::Start => {
-                if let (Some(app), Some(declaration)) = (&desired.racedb, wanted)
-                    && let Err(error) = self.start(desired, app, database, declaration).await
-                {
-                    self.failed(format!("it could not be started: {error:#}"), now);
+                if let (Some(app), Some(declaration)) = (&desired.racedb, wanted) {
+                    let started = match self.clear_the_way(app).await {
+                        // That took its time; the gate may be closed by now.
+                        Ok(()) if orders.has_changed().unwrap_or(true) => return Some(Instant::now()),
+                        Ok(()) => self.start(desired, app, database, declaration),
+                        Err(error) => Err(error),
+                    };
+                    if let Err(error) = started {
+                        self.failed(format!("it could not be started: {error:#}"), now);
+                    }
                 }
                 Some(Instant::now())
             }
         }
     }
 
-    async fn start(
+    /// Whatever an earlier application left behind ends: there is never more than one.
+    async fn clear_the_way(&self, app: &App) -> Result<()> {
+        self.registry.end_strays(&identity(app)?, app.stop_grace).await
+    }
+
+    fn start(
         &mut self,
         desired: &Desired,
         app: &App,
         database: Option<&Database>,
         declaration: String,
     ) -> Result<()> {
-        // Whatever an earlier one left behind: there is never more than one.
-        self.registry.end_strays(None, app.stop_grace).await?;
-        let identity = match &app.user {
-            None => users::own(),
-            Some(name) => {
-                users::find(name)?.with_context(|| format!("there is no user {name:?} (`racedb: user:`)"))?
-            }
-        };
+        let identity = identity(app)?;
         let port = match (app.listen, app.port) {
             (Some(listen), _) => listen.port(),
             (None, AppPort::Fixed(port)) => port,
@@ -188,7 +199,7 @@ impl Keeper {
     fn stop(&mut self, app: Option<&App>, why: &str) {
         let Some(process) = &self.process else { return };
         // Without a declaration (it was just removed) the usual way.
-        let (name, grace) = app.map_or(("SIGTERM", std::time::Duration::from_secs(10)), |app| {
+        let (name, grace) = app.map_or(("SIGTERM", Duration::from_secs(10)), |app| {
             (app.stop_signal.as_str(), app.stop_grace)
         });
         let stop = Signal::from_str(name).unwrap_or(Signal::SIGTERM);
@@ -214,15 +225,20 @@ impl Keeper {
     }
 
     async fn ended(&mut self, exit: Exit, order: Option<&Order>) {
-        self.process = None;
+        let group = self.process.take();
         self.kill_at = None;
-        // Its children must not outlive it, wherever they are.
-        if let Err(error) = self
-            .registry
-            .end_strays(None, std::time::Duration::from_secs(1))
-            .await
-        {
+        // Its children must not outlive it: those that carry our mark, wherever they are, and those of its group.
+        let app = order.and_then(|order| order.desired.racedb.as_ref());
+        let identity = app.map_or_else(|| Ok(users::own()), identity);
+        let ended = match identity {
+            Ok(identity) => self.registry.end_strays(&identity, Duration::from_secs(1)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
             tracing::warn!("{error:#}");
+        }
+        if let Some(group) = group {
+            signal(&group, Signal::SIGKILL);
         }
         let facts = self.facts.borrow().clone();
         match facts.state {
@@ -265,6 +281,16 @@ impl Keeper {
             };
             facts.last_end = Some(what);
         });
+    }
+}
+
+/// Whom the application runs as.
+fn identity(app: &App) -> Result<users::Identity> {
+    match &app.user {
+        None => Ok(users::own()),
+        Some(name) => {
+            users::find(name)?.with_context(|| format!("there is no user {name:?} (`racedb: user:`)"))
+        }
     }
 }
 

@@ -41,7 +41,14 @@ pub(super) fn purge_auto_conf(context: &Context<'_>, names: &[String]) -> Result
         return Ok(());
     }
     let user = context.server_user()?;
+    // What an administrator wrote there is not thrown away.
+    let copy = context
+        .desired
+        .conf_directory()
+        .join("postgresql.auto.conf.before");
+    ensure_directory(&context.desired.conf_directory(), 0o755, None)?;
+    write_durably(&copy, text.as_bytes(), 0o600, None)?;
     write_durably(&path, kept.as_bytes(), 0o600, Some(user.owner()))?;
-    tracing::info!(file = %path, names = %names.join(", "), "removed settings that would have won over the state file");
+    tracing::info!(file = %path, names = %names.join(", "), copy = %copy, "removed settings that would have won over the state file");
     Ok(())
 }

@@ -55,33 +55,31 @@ pub(super) async fn name(context: &Context<'_>) -> Result<()> {
     let mut sidecar = match &cluster.sidecar {
         Fact::Unknown(why) => bail!("the note beside the data directory cannot be read: {why}"),
         Fact::Known(Some(sidecar)) if sidecar.belongs_to(&facts.system_identifier) => sidecar.clone(),
-        Fact::Known(_) => Sidecar {
-            format: Sidecar::FORMAT,
-            system_identifier: facts.system_identifier.clone(),
-            origin: Origin::Created,
-            epochs: Vec::new(),
-            intended: None,
-        },
+        Fact::Known(_) => bail!("there is no note beside {data_directory} yet"),
     };
 
-    let named = facts.epochs.iter().any(|epoch| epoch.timeline == facts.timeline);
-    if !named {
-        let epoch = match sidecar
+    // Rows that somebody removed come back from the sidecar: the history does not change by that.
+    let mut epochs = facts.epochs.clone();
+    for epoch in &sidecar.epochs {
+        if !epochs.iter().any(|row| row.uuid == epoch.uuid) {
+            insert(context, epoch).await?;
+            epochs.push(epoch.clone());
+        }
+    }
+    if !epochs.iter().any(|epoch| epoch.timeline == facts.timeline) {
+        let intended = sidecar
             .intended
             .take()
-            .filter(|epoch| epoch.timeline == facts.timeline)
-        {
-            Some(intended) => intended,
-            None => Epoch {
-                uuid: uuid::Uuid::new_v4(),
-                parent: facts.epochs.last().map(|epoch| epoch.uuid),
-                supersedes: Vec::new(),
-                begin_lsn: facts.lsn,
-                timeline: facts.timeline,
-                node: context.desired.node.clone(),
-                time: clock::timestamp(),
-            },
-        };
+            .filter(|epoch| epoch.timeline == facts.timeline);
+        let epoch = intended.unwrap_or_else(|| Epoch {
+            uuid: uuid::Uuid::new_v4(),
+            parent: epochs.last().map(|epoch| epoch.uuid),
+            supersedes: Vec::new(),
+            begin_lsn: facts.lsn,
+            timeline: facts.timeline,
+            node: context.desired.node.clone(),
+            time: clock::timestamp(),
+        });
         sidecar.intended = Some(epoch.clone());
         write_sidecar(data_directory, &sidecar)?;
         insert(context, &epoch).await?;

@@ -16,9 +16,10 @@ use crate::probe::postmaster::{self, Holder};
 use crate::probe::server as session;
 use crate::supervise::output::Output;
 use crate::supervise::postgres;
-use crate::sys::files::ensure_directory;
+use crate::sys::files::{self, ensure_directory};
 use crate::sys::net;
 use crate::sys::process::Process;
+use crate::sys::users::Identity;
 
 /// How long the start of a server is watched. One that recovers longer than this from a crash goes on by itself; the
 /// planner then waits for it.
@@ -33,7 +34,7 @@ const LOOK: Duration = Duration::from_millis(3);
 pub(super) async fn start(context: &Context<'_>, programs: &Installation) -> Result<()> {
     let desired = context.desired;
     let user = context.server_user()?;
-    match postmaster::look(desired)? {
+    match postmaster::look(desired, &user)? {
         Postmaster::Running(_) => return Ok(()),
         Postmaster::Down { leftovers } if !leftovers.is_empty() => {
             bail!("processes of a dead server are still there: {leftovers:?}")
@@ -42,7 +43,8 @@ pub(super) async fn start(context: &Context<'_>, programs: &Installation) -> Res
     }
     super::can_reach(&desired.postgres.data_directory, &user)?;
     super::can_reach(&desired.conf_directory().join("postgresql.conf"), &user)?;
-    free_the_name(desired)?;
+    free_the_name(desired, &user)?;
+    free_the_socket(desired, &user)?;
     ports_are_free(desired)?;
     ensure_directory(&desired.socket_directory(), 0o755, Some(user.owner()))?;
     ensure_directory(&desired.log_directory(), 0o755, None)?;
@@ -91,16 +93,16 @@ pub(super) async fn start(context: &Context<'_>, programs: &Installation) -> Res
 /// A stale `postmaster.pid` whose number belongs to somebody else by now keeps every server from starting, and so does
 /// one of a killed server that nobody has reaped. It is removed only when that process is proven to be no server of
 /// this directory.
-fn free_the_name(desired: &Desired) -> Result<()> {
+fn free_the_name(desired: &Desired, user: &Identity) -> Result<()> {
     let data_directory = &desired.postgres.data_directory;
     let Some(file) = postmaster::read_pid_file(data_directory)? else {
         return Ok(());
     };
-    let mut holder = postmaster::holder(file.pid, data_directory)?;
+    let mut holder = postmaster::holder(file.pid, desired, user)?;
     if holder == Holder::Zombie {
         // Opening a dead child reaps it.
         drop(Process::open(file.pid)?);
-        holder = postmaster::holder(file.pid, data_directory)?;
+        holder = postmaster::holder(file.pid, desired, user)?;
     }
     match holder {
         // The server itself removes the file of a dead one.
@@ -109,6 +111,25 @@ fn free_the_name(desired: &Desired) -> Result<()> {
         Holder::Zombie | Holder::Somebody => {
             let path = data_directory.join("postmaster.pid");
             tracing::info!(file = %path, pid = file.pid, "removing a stale pid file: that process is no server of this directory");
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove the stale {path}"))
+        }
+    }
+}
+
+/// The lock file of the socket has the same trap, and unlike a socket directory of the system's ours survives a reboot.
+fn free_the_socket(desired: &Desired, user: &Identity) -> Result<()> {
+    let path = desired
+        .socket_directory()
+        .join(format!(".s.PGSQL.{}.lock", desired.postgres.port));
+    let Some(text) = files::read_if_there(&path).with_context(|| format!("cannot read {path}"))? else {
+        return Ok(());
+    };
+    let holder = text.lines().next().and_then(|line| line.trim().parse().ok());
+    match holder.map(|pid| postmaster::is_a_server(pid, user)) {
+        // The server removes the file of a dead one, and refuses beside a living one, in its own words.
+        None | Some(true) => Ok(()),
+        Some(false) => {
+            tracing::info!(file = %path, "removing a stale lock file of the socket: no server holds it");
             std::fs::remove_file(&path).with_context(|| format!("cannot remove the stale {path}"))
         }
     }
@@ -143,7 +164,7 @@ fn ports_are_free(desired: &Desired) -> Result<()> {
 }
 
 pub(super) async fn reload(context: &Context<'_>, wanted: &str) -> Result<()> {
-    let process = running(context.desired)?.context("the server is not running any more")?;
+    let process = running(context)?.context("the server is not running any more")?;
     process
         .signal(Signal::SIGHUP)
         .context("cannot tell the server to reload")?;
@@ -166,7 +187,7 @@ pub(super) async fn reload(context: &Context<'_>, wanted: &str) -> Result<()> {
 }
 
 pub(super) async fn stop(context: &Context<'_>) -> Result<()> {
-    let Some(process) = running(context.desired)? else {
+    let Some(process) = running(context)? else {
         return Ok(());
     };
     // Fast: open connections are ended, a checkpoint is written. Never smart: RaceDB keeps a connection for life.
@@ -174,7 +195,7 @@ pub(super) async fn stop(context: &Context<'_>) -> Result<()> {
         .signal(Signal::SIGINT)
         .context("cannot tell the server to stop")?;
     if timeout(FAST_STOP, process.ended()).await.is_ok() {
-        return gone(context.desired);
+        return gone(context);
     }
     tracing::warn!(
         pid = process.id().pid,
@@ -185,7 +206,7 @@ pub(super) async fn stop(context: &Context<'_>) -> Result<()> {
         .signal(Signal::SIGQUIT)
         .context("cannot tell the server to stop immediately")?;
     if timeout(IMMEDIATE_STOP, process.ended()).await.is_ok() {
-        return gone(context.desired);
+        return gone(context);
     }
     Err(hinted(
         format!("the server (process {}) does not stop", process.id().pid),
@@ -193,22 +214,23 @@ pub(super) async fn stop(context: &Context<'_>) -> Result<()> {
     ))
 }
 
-fn gone(desired: &Desired) -> Result<()> {
-    match postmaster::look(desired)? {
+fn gone(context: &Context<'_>) -> Result<()> {
+    match postmaster::look(context.desired, &context.server_user()?)? {
         Postmaster::Down { .. } => Ok(()),
         Postmaster::Running(running) => bail!("a server runs again: process {}", running.pid),
     }
 }
 
 /// A handle of the server that runs now, opened first and verified after, so that both speak of one process.
-fn running(desired: &Desired) -> Result<Option<Process>> {
-    let Postmaster::Running(seen) = postmaster::look(desired)? else {
+fn running(context: &Context<'_>) -> Result<Option<Process>> {
+    let user = context.server_user()?;
+    let Postmaster::Running(seen) = postmaster::look(context.desired, &user)? else {
         return Ok(None);
     };
     let Some(process) = Process::open(seen.pid)? else {
         return Ok(None);
     };
-    match postmaster::holder(seen.pid, &desired.postgres.data_directory)? {
+    match postmaster::holder(seen.pid, context.desired, &user)? {
         Holder::Server => Ok(Some(process)),
         Holder::Dead | Holder::Zombie | Holder::Somebody => Ok(None),
     }

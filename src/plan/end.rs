@@ -30,6 +30,8 @@ pub enum Waiting {
     Leftovers(Vec<i32>),
     /// The server runs and does not answer.
     ServerSilent(String),
+    /// The daemon shall end, and whether a server runs cannot be seen.
+    CannotStop(String),
     /// The application's database could not be looked at.
     DatabaseUnseen(String),
     /// Changed settings take effect at the next restart of the server.
@@ -53,6 +55,9 @@ impl fmt::Display for Waiting {
                 )
             }
             Self::ServerSilent(why) => write!(f, "the server runs but does not answer: {why}"),
+            Self::CannotStop(why) => {
+                write!(f, "cannot see whether the server still has to be stopped: {why}")
+            }
             Self::DatabaseUnseen(why) => write!(f, "cannot look at the application's database: {why}"),
             Self::Restart(settings) => {
                 write!(
@@ -86,6 +91,9 @@ impl Waiting {
                 "at a quiet moment stop the daemon with SIGTERM (application and server stop with it) and start it again"
                     .to_owned(),
             ),
+            Self::CannotStop(_) => {
+                Some("mend that, or ask a second time (SIGTERM): the daemon then ends and leaves everything as it is".to_owned())
+            }
             Self::Paused(_) => Some("write `paused: false` to let Paceline act again".to_owned()),
         }
     }
@@ -110,8 +118,10 @@ pub enum Blocked {
     },
     /// The directory is empty although a database was there before.
     DataGone {
-        /// Where it was.
+        /// Where it should be.
         path: Utf8PathBuf,
+        /// Where it was.
+        was: Utf8PathBuf,
         /// Which one.
         system_identifier: String,
         /// The file that remembers it.
@@ -136,6 +146,8 @@ pub enum Blocked {
         /// Its signal file.
         path: Utf8PathBuf,
     },
+    /// A primary's server refuses writes because of a setting.
+    ToldToBeReadOnly,
     /// A standby's copy on a laptop that is declared primary, without another laptop.
     StandbyCopy,
     /// A signal file appeared under a running primary.
@@ -231,13 +243,19 @@ impl fmt::Display for Blocked {
             Self::NotOurs { path, what } => write!(f, "{path} is no database: {what}"),
             Self::DataGone {
                 path,
+                was,
                 system_identifier,
                 ..
             } => {
                 write!(
                     f,
                     "{path} is empty, but a database (system identifier {system_identifier}) was there before"
-                )
+                )?;
+                if was == path {
+                    Ok(())
+                } else {
+                    write!(f, ", in {was}")
+                }
             }
             Self::EmptyPeerUnknown => f.write_str(
                 "the data directory is empty and the other laptop, which may have the data, cannot be asked",
@@ -264,6 +282,9 @@ impl fmt::Display for Blocked {
                     f,
                     "there is {path}: a recovery from a backup was begun and is not finished"
                 )
+            }
+            Self::ToldToBeReadOnly => {
+                f.write_str("the server refuses writes: default_transaction_read_only is on")
             }
             Self::StandbyCopy => f.write_str("this laptop is declared primary, but its copy is a standby's"),
             Self::StraySignalFile { path } => {
@@ -389,6 +410,7 @@ impl Blocked {
             Self::UnfinishedRecovery { path } => format!(
                 "finish it with PostgreSQL's own means (Paceline cannot do that yet); if the file was created by mistake: rm {path}"
             ),
+            Self::ToldToBeReadOnly => "find where it is set (select * from pg_db_role_setting; the adopted cluster's own file) and take it out".to_owned(),
             Self::StandbyCopy => "declare `role: failover` if the other laptop is dead".to_owned(),
             Self::StraySignalFile { path } => format!("remove it: rm {path}"),
             Self::StandbyWithoutPeer => {

@@ -22,8 +22,22 @@ pub(super) fn plan(observed: &Observed) -> Plan {
                 reason: Reason::Ending,
             });
         }
-        // Somebody else's server is somebody else's to stop; and one that cannot be seen cannot be stopped.
-        Fact::Known(Postmaster::Running(_) | Postmaster::Down { .. }) | Fact::Unknown(_) => {}
+        // Somebody else's server is somebody else's to stop.
+        Fact::Known(Postmaster::Running(_)) => {}
+        Fact::Known(Postmaster::Down { leftovers }) if leftovers.is_empty() => {}
+        Fact::Known(Postmaster::Down { leftovers }) => {
+            return Plan {
+                steps,
+                end: End::Waiting(Waiting::Leftovers(leftovers.clone())),
+            };
+        }
+        // It may well run.
+        Fact::Unknown(why) => {
+            return Plan {
+                steps,
+                end: End::Waiting(Waiting::CannotStop(why.clone())),
+            };
+        }
     }
     Plan {
         steps,

@@ -14,7 +14,7 @@ pub(super) fn plan(situation: &Situation<'_>) -> Plan {
     };
     match situation.server {
         Server::Writable => situation.serve(End::Converged),
-        Server::ReadOnly { .. } => Plan::blocked(promotion()),
+        Server::ReadOnly { .. } => Plan::blocked(situation.read_only(promotion())),
         Server::Starting => Plan::waiting(Waiting::ServerStarting),
         Server::Stopping => Plan::waiting(Waiting::ServerStopping),
         Server::Down => match &situation.data {

@@ -106,14 +106,15 @@ impl Situation<'_> {
             Fact::Unknown(why) => {
                 return Plan::blocked(cannot_see("what was in the data directory before", why));
             }
-            Fact::Known(Some(was)) if was.data_directory == *path => {
+            Fact::Known(Some(was)) => {
                 return Plan::blocked(Blocked::DataGone {
                     path: path.clone(),
+                    was: was.data_directory.clone(),
                     system_identifier: was.system_identifier.clone(),
                     memory: self.desired.home.join(crate::observed::Remembered::FILE),
                 });
             }
-            Fact::Known(_) => {}
+            Fact::Known(None) => {}
         }
         if let Some(DataDirectory::Empty { mount_point: true }) = self.observed.data.known() {
             return Plan::blocked(Blocked::MountPoint { path: path.clone() });
@@ -151,6 +152,14 @@ impl Situation<'_> {
         Plan {
             steps,
             end: End::Converged,
+        }
+    }
+
+    /// Why a server is read-only: somebody told it to be, or what it is otherwise.
+    pub(super) fn read_only(&self, otherwise: Blocked) -> Blocked {
+        match self.observed.server_facts() {
+            Some(facts) if !facts.in_recovery => Blocked::ToldToBeReadOnly,
+            _ => otherwise,
         }
     }
 
@@ -265,6 +274,7 @@ impl Situation<'_> {
         } else if cluster
             .trusted_sidecar()
             .is_none_or(|sidecar| sidecar.epochs != facts.epochs)
+            || !self.remembers(cluster)
         {
             steps.push(step(Action::NameEpoch, Reason::SidecarBehind));
         }
@@ -286,6 +296,19 @@ impl Situation<'_> {
             }
         };
         Plan { steps, end }
+    }
+
+    /// Whether `home` remembers this very database in this place. Where that cannot be read, it is not written anew.
+    fn remembers(&self, cluster: &Cluster) -> bool {
+        let (Some(sidecar), Some(remembered)) = (cluster.trusted_sidecar(), self.observed.remembered.known())
+        else {
+            return true;
+        };
+        remembered.as_ref().is_some_and(|was| {
+            was.system_identifier == sidecar.system_identifier
+                && was.data_directory == self.desired.postgres.data_directory
+                && was.origin == sidecar.origin
+        })
     }
 
     /// Adoption, if it is not ours yet, and its configuration, if that is not on disk.

@@ -8,7 +8,7 @@ use crate::observed::{Data, Peer, Server};
 pub(super) fn plan(situation: &Situation<'_>) -> Plan {
     match situation.server {
         Server::Writable => situation.serve(End::Converged),
-        Server::ReadOnly { .. } => Plan::blocked(Blocked::StandbyCopy),
+        Server::ReadOnly { .. } => Plan::blocked(situation.read_only(Blocked::StandbyCopy)),
         Server::Starting => Plan::waiting(Waiting::ServerStarting),
         Server::Stopping => Plan::waiting(Waiting::ServerStopping),
         Server::Down => down(situation),

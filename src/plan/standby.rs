@@ -23,7 +23,7 @@ pub(super) fn plan(situation: &Situation<'_>) -> Plan {
         },
         Server::Starting => Plan::waiting(Waiting::ServerStarting),
         Server::Stopping => Plan::waiting(Waiting::ServerStopping),
-        Server::ReadOnly { .. } => Plan::blocked(nobody_to_follow(situation)),
+        Server::ReadOnly { .. } => Plan::blocked(situation.read_only(nobody_to_follow(situation))),
         // It went down under our eyes, so no other laptop was writing meanwhile.
         Server::Down if situation.observed.served && matches!(situation.data, Data::Primary { .. }) => {
             situation.start(Reason::ServerCrashed, End::Waiting(Waiting::NoSuccessor))

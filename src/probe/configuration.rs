@@ -20,20 +20,16 @@ pub(super) fn look(desired: &Desired, sidecar: Option<&Sidecar>, server: &Identi
         Some(Origin::Adopted(own)) => Some(own),
         Some(Origin::Created) | None => None,
     };
+    // Whoever may write the sidecar names these files; it must not be a way to read root's.
+    let adopted = |path: Option<&Utf8Path>| {
+        users::in_guise_of(server, || path.map(read).transpose().map(Option::flatten))
+    };
     Ok(Configuration {
         postgresql_conf: read(&directory.join("postgresql.conf"))?,
         pg_hba: read(&directory.join("pg_hba.conf"))?,
         pg_ident: read(&directory.join("pg_ident.conf"))?,
-        adopted_hba: own
-            .and_then(|own| own.hba_file.as_deref())
-            .map(read)
-            .transpose()?
-            .flatten(),
-        adopted_ident: own
-            .and_then(|own| own.ident_file.as_deref())
-            .map(read)
-            .transpose()?
-            .flatten(),
+        adopted_hba: adopted(own.and_then(|own| own.hba_file.as_deref()))?,
+        adopted_ident: adopted(own.and_then(|own| own.ident_file.as_deref()))?,
         time_zone: jiff::tz::TimeZone::system().iana_name().map(ToOwned::to_owned),
         system_socket_directory: system_sockets(server),
     })

@@ -57,7 +57,11 @@ impl Prober {
     /// Looks at everything. `thorough`: also at what seldom changes by itself (programs, users, settings, epochs, the
     /// application's database); otherwise, while the server is ready, the last look at those stands, with its age.
     pub async fn look(&mut self, desired: &Desired, inside: FromInside, thorough: bool) -> Observed {
-        let postmaster = Seen::new(Fact::from(postmaster::look(desired)), clock::now());
+        let identity = match &self.around {
+            Some(around) if !thorough => around.identity.clone(),
+            _ => server_user(desired),
+        };
+        let postmaster = Seen::new(Fact::from(postmaster::look(desired, &identity)), clock::now());
         let ready = match postmaster.known() {
             Some(Postmaster::Running(running)) if running.ours && running.phase == ServerPhase::Ready => {
                 Some(running.pid)
@@ -135,6 +139,14 @@ impl Prober {
             remembered: Seen::new(Fact::from(remembered(&desired.home)), now),
         }
     }
+}
+
+/// The user that the server runs as; ourselves if there is no such user (which is said as a fact of its own).
+fn server_user(desired: &Desired) -> Identity {
+    users::find(&desired.postgres.os_user)
+        .ok()
+        .flatten()
+        .unwrap_or_else(users::own)
 }
 
 /// What `home` remembers of the data directory.

@@ -18,6 +18,7 @@ use crate::observed::{Postmaster, RunningServer, ServerPhase};
 use crate::supervise::postgres::config_file_argument;
 use crate::sys::files;
 use crate::sys::process::{self, Stat};
+use crate::sys::users::{self, Identity};
 
 /// What `postmaster.pid` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +45,10 @@ pub enum Holder {
 }
 
 /// Looks for a server on the declared data directory.
-pub fn look(desired: &Desired) -> Result<Postmaster> {
-    let data_directory = &desired.postgres.data_directory;
-    if let Some(file) = read_pid_file(data_directory)?
-        && holder(file.pid, data_directory)? == Holder::Server
+pub fn look(desired: &Desired, server_user: &Identity) -> Result<Postmaster> {
+    let place = Place::find(desired, server_user)?;
+    if let Some(file) = read_pid_file(&desired.postgres.data_directory)?
+        && place.holder(file.pid)? == Holder::Server
     {
         let arguments = process::arguments(file.pid).unwrap_or_default();
         return Ok(Postmaster::Running(RunningServer {
@@ -59,8 +60,110 @@ pub fn look(desired: &Desired) -> Result<Postmaster> {
         }));
     }
     Ok(Postmaster::Down {
-        leftovers: leftovers(data_directory)?,
+        leftovers: place.leftovers()?,
     })
+}
+
+/// Whom a process id belongs to.
+pub fn holder(pid: i32, desired: &Desired, server_user: &Identity) -> Result<Holder> {
+    Place::find(desired, server_user)?.holder(pid)
+}
+
+/// Whether a process that lives may be a PostgreSQL server, of whatever directory. Where that cannot be seen: yes.
+pub fn is_a_server(pid: i32, server_user: &Identity) -> bool {
+    users::in_guise_of(server_user, || {
+        let lives = Stat::read(pid).map_or(true, |stat| stat.is_some_and(|stat| !stat.dead()));
+        let postgres =
+            || process::executable(pid).map_or(true, |program| program.file_name() == Some("postgres"));
+        lives && !process::is_thread(pid) && postgres()
+    })
+}
+
+/// The data directory, as processes are compared with it.
+struct Place<'a> {
+    path: &'a Utf8Path,
+    /// Device, inode and owner; `None`: there is no such directory (any more).
+    directory: Option<(u64, u64, u32)>,
+    server_user: &'a Identity,
+}
+
+impl<'a> Place<'a> {
+    fn find(desired: &'a Desired, server_user: &'a Identity) -> Result<Self> {
+        let path = &desired.postgres.data_directory;
+        let directory = match fs::metadata(path) {
+            Ok(meta) => Some((meta.dev(), meta.ino(), meta.uid())),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
+            Err(e) => return Err(e).with_context(|| format!("cannot look at {path}")),
+        };
+        Ok(Self {
+            path,
+            directory,
+            server_user,
+        })
+    }
+
+    fn holder(&self, pid: i32) -> Result<Holder> {
+        match Stat::read(pid).with_context(|| format!("cannot look at process {pid}"))? {
+            None => return Ok(Holder::Dead),
+            Some(stat) if stat.dead() => return Ok(Holder::Zombie),
+            Some(_) => {}
+        }
+        if process::is_thread(pid) {
+            return Ok(Holder::Somebody);
+        }
+        Ok(match self.runs(pid)? {
+            Some(true) => Holder::Server,
+            Some(false) => Holder::Somebody,
+            None => Holder::Dead,
+        })
+    }
+
+    /// Processes that run `postgres` in this data directory although no postmaster was found: what a killed postmaster
+    /// leaves behind for an instant, or a server whose pid file somebody deleted.
+    fn leftovers(&self) -> Result<Vec<i32>> {
+        let mut found = Vec::new();
+        for pid in process::all().context("cannot list processes")? {
+            if self.runs(pid)? == Some(true) && Stat::read(pid)?.is_some_and(|stat| !stat.dead()) {
+                found.push(pid);
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Whether a process runs `postgres` here; `None`: it is gone.
+    fn runs(&self, pid: i32) -> Result<Option<bool>> {
+        match users::in_guise_of(self.server_user, || self.runs_as_seen(pid)) {
+            Ok(runs) => Ok(Some(runs)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(nix::libc::ESRCH) => {
+                Ok(None)
+            }
+            // Of another user's process the links cannot be read, and it cannot be the server.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && self.is_anothers(pid) => Ok(Some(false)),
+            Err(e) => Err(e)
+                .with_context(|| format!("cannot tell whether process {pid} is the server of {}", self.path)),
+        }
+    }
+
+    fn is_anothers(&self, pid: i32) -> bool {
+        let data_owner = self.directory.map(|(_, _, uid)| uid);
+        fs::metadata(format!("/proc/{pid}"))
+            .is_ok_and(|meta| Some(meta.uid()) != data_owner && meta.uid() != self.server_user.uid)
+    }
+
+    fn runs_as_seen(&self, pid: i32) -> io::Result<bool> {
+        if process::executable(pid)?.file_name() != Some("postgres") {
+            return Ok(false);
+        }
+        if let Some((device, inode, _)) = self.directory {
+            let working = fs::metadata(format!("/proc/{pid}/cwd"))?;
+            return Ok(working.dev() == device && working.ino() == inode);
+        }
+        // The directory was moved away under a running server: go by its name.
+        let link = fs::read_link(format!("/proc/{pid}/cwd"))?;
+        let link = link.to_string_lossy();
+        Ok(link.strip_suffix(" (deleted)").unwrap_or(&link) == self.path.as_str())
+    }
 }
 
 /// The port of the server that runs, which is the declared one only after its next restart; else the declared one.
@@ -90,69 +193,6 @@ fn parse(text: &str) -> Option<PidFile> {
             _ => None,
         }),
     })
-}
-
-/// Whom a process id belongs to.
-pub fn holder(pid: i32, data_directory: &Utf8Path) -> Result<Holder> {
-    match Stat::read(pid).with_context(|| format!("cannot look at process {pid}"))? {
-        None => return Ok(Holder::Dead),
-        Some(stat) if stat.dead() => return Ok(Holder::Zombie),
-        Some(_) => {}
-    }
-    if process::is_thread(pid) {
-        return Ok(Holder::Somebody);
-    }
-    // Another user's process, whose links we may not read, cannot be the server: that is the directory's owner's.
-    let owner = |path: &str| fs::metadata(path).map(|meta| meta.uid());
-    if let (Ok(process), Ok(data)) = (owner(&format!("/proc/{pid}")), owner(data_directory.as_str()))
-        && process != data
-    {
-        return Ok(Holder::Somebody);
-    }
-    match runs_in(pid, data_directory) {
-        Ok(true) => Ok(Holder::Server),
-        Ok(false) => Ok(Holder::Somebody),
-        // It ended while we looked.
-        Err(e) if gone(&e) => Ok(Holder::Dead),
-        Err(e) => Err(e)
-            .with_context(|| format!("cannot tell whether process {pid} is the server of {data_directory}")),
-    }
-}
-
-/// Processes that run `postgres` in this data directory although no postmaster was found: what a killed postmaster
-/// leaves behind for an instant, or a server whose pid file somebody deleted.
-fn leftovers(data_directory: &Utf8Path) -> Result<Vec<i32>> {
-    // Processes of other users, whose links we may not read, cannot be the server's: it would be our own user, or we
-    // are root.
-    let pids = process::all().context("cannot list processes")?;
-    let mut found: Vec<i32> = pids
-        .into_iter()
-        .filter(|pid| runs_in(*pid, data_directory).unwrap_or(false))
-        .filter(|pid| Stat::read(*pid).is_ok_and(|stat| stat.is_some_and(|stat| !stat.dead())))
-        .collect();
-    found.sort_unstable();
-    Ok(found)
-}
-
-fn runs_in(pid: i32, data_directory: &Utf8Path) -> io::Result<bool> {
-    if process::executable(pid)?.file_name() != Some("postgres") {
-        return Ok(false);
-    }
-    let working = fs::metadata(format!("/proc/{pid}/cwd"))?;
-    match fs::metadata(data_directory) {
-        Ok(data) => Ok(working.dev() == data.dev() && working.ino() == data.ino()),
-        // The directory was moved away under a running server: go by its name.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let link = fs::read_link(format!("/proc/{pid}/cwd"))?;
-            let link = link.to_string_lossy();
-            Ok(link.strip_suffix(" (deleted)").unwrap_or(&link) == data_directory.as_str())
-        }
-        Err(e) => Err(e),
-    }
-}
-
-fn gone(e: &io::Error) -> bool {
-    e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(nix::libc::ESRCH)
 }
 
 #[cfg(test)]
@@ -186,7 +226,13 @@ mod tests {
         });
         let tid = receive.recv().expect("thread id");
         assert!(process::is_thread(tid));
-        assert_eq!(holder(tid, Utf8Path::new("/")).expect("look"), Holder::Somebody);
+        let server_user = users::own();
+        let place = Place {
+            path: Utf8Path::new("/"),
+            directory: None,
+            server_user: &server_user,
+        };
+        assert_eq!(place.holder(tid).expect("look"), Holder::Somebody);
         drop(done);
         thread.join().expect("join");
     }

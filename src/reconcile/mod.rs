@@ -14,24 +14,27 @@ mod executor;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use self::executor::{Decision, execute};
 use crate::api;
 use crate::desired::{self, Desired, Reading};
 use crate::exec::app::{Keeper, Order};
-use crate::instance::{Instance, reexecute};
+use crate::instance::{Instance, Successor};
 use crate::observed::{AppFacts, AppState, Fact, Moment, Observed, Server};
 use crate::plan::{End, Gate, Plan, Waiting, gate, plan};
 use crate::probe::{FromInside, Prober};
 use crate::status::{Failure, FileState, Status, status};
 use crate::supervise::output::Output;
-use crate::supervise::signals::{Request, Requests};
+use crate::supervise::signals::{self, Request, Requests};
 use crate::sys::clock;
 use crate::sys::process::Process;
 
+/// So long a signal that has arrived takes at most to be heard.
+const LAST_WORD: Duration = Duration::from_millis(20);
 /// The slow tick: what no event tells (a file created by hand, a promotion by hand) is seen within this time.
 const TICK: Duration = Duration::from_secs(2);
 /// Every so many ticks the look is thorough.
@@ -110,7 +113,7 @@ pub async fn run(
     // Held during an action; holds when the last one ended: looks that began before are worthless.
     let busy = Arc::new(Mutex::new(Moment::default()));
 
-    let executor = tokio::spawn(execute(
+    let mut executor = tokio::spawn(execute(
         decided,
         app.clone(),
         failures,
@@ -119,9 +122,9 @@ pub async fn run(
     ));
     let (questions, asked) = mpsc::channel(1);
     let (answered, mut answers) = mpsc::channel(1);
-    tokio::spawn(probe(asked, answered));
-    if let Some(keeper) = keeper {
-        tokio::spawn(keeper.run(ordered));
+    let mut prober = tokio::spawn(probe(asked, answered));
+    let mut keeper = keeper.map(|keeper| tokio::spawn(keeper.run(ordered)));
+    if mode == Mode::Daemon {
         tokio::spawn(api::serve(desired.api_listen, status));
     }
 
@@ -162,7 +165,8 @@ pub async fn run(
 
     let mut wanted = Some(Look::Thorough);
     let mut next = Instant::now();
-    let mut reexecution = false;
+    let mut finding: Option<JoinHandle<Result<Successor>>> = None;
+    let mut successor: Option<Successor> = None;
     loop {
         if let Some(look) = wanted
             && this.ask(look)
@@ -203,22 +207,63 @@ pub async fn run(
                     executor.abort();
                     return Ok(Ended::Asked);
                 }
+                // Once means: not a daemon's work, so not a daemon's end either. The action under way is finished.
+                Request::End if this.mode == Mode::Once => {
+                    tracing::info!("asked to end");
+                    let _idle = busy.lock().await;
+                    executor.abort();
+                    return Ok(Ended::Asked);
+                }
                 Request::End => {
                     tracing::info!("asked to end");
                     this.ending = true;
+                    (finding, successor) = (None, None);
                     this.decide();
                     wanted = Some(Look::Quick);
                 }
                 Request::Reread => handle.poke(),
-                Request::Reexecute => reexecution = true,
+                Request::Reexecute => match &this.file.error {
+                    // The new program would read the file anew, and this one knows better what was in force.
+                    Some(error) => tracing::error!(
+                        "not executed anew: first the state file has to be right (hint: correct it, or change it back): {error}"
+                    ),
+                    None if !this.ending && this.mode == Mode::Daemon => {
+                        finding = Some(tokio::spawn(Successor::find()));
+                    }
+                    None => {}
+                },
             },
             // Cancel-safe: waiting for a lock takes nothing until it is had.
-            guard = idle(&busy), if reexecution => {
-                reexecution = false;
-                let Err(error) = reexecute(&this.instance).await;
-                tracing::error!("cannot execute the program anew; going on as before: {error:#}");
+            guard = idle(&busy), if successor.is_some() => {
+                // Whoever asks from now on is heard by the new program; whoever asked before must be heard by us.
+                signals::hold_back();
+                let heard = timeout(LAST_WORD, requests.next()).await;
+                if heard == Ok(Request::End) {
+                    tracing::info!("asked to end; not executed anew");
+                    successor = None;
+                    this.ending = true;
+                    this.decide();
+                    wanted = Some(Look::Quick);
+                } else if let Some(successor) = successor.take() {
+                    let Err(error) = successor.execute(&this.instance);
+                    tracing::error!("cannot execute the program anew; going on as before: {error:#}");
+                }
+                signals::let_in();
                 drop(guard);
             }
+            // Cancel-safe: a task that has ended stays so until it is taken.
+            found = joined(finding.as_mut()) => {
+                finding = None;
+                match found {
+                    Ok(found) => successor = Some(found),
+                    Err(error) => tracing::error!("cannot execute the program anew; going on as before: {error:#}"),
+                }
+            }
+            // A part of us that is gone cannot be done without; server and application go on, and the next daemon
+            // takes them over. These end by a panic only.
+            ended = &mut executor => bail!("the executor ended: {ended:?}"),
+            ended = &mut prober => bail!("the prober ended: {ended:?}"),
+            ended = joined_keeper(keeper.as_mut()) => bail!("the application's keeper ended: {ended:?}"),
             // Cancel-safe: the handle keeps the news.
             () = gone(this.server.as_ref()) => {
                 this.server = None;
@@ -446,6 +491,8 @@ impl Loop {
     }
 
     fn ended(&self) -> Option<Ended> {
+        // Before the first look nobody knows whether there is something to stop.
+        self.observed.as_ref()?;
         let settled = self.plan.steps.is_empty();
         if self.ending {
             let paused = self.desired.paused;
@@ -470,6 +517,20 @@ pub fn report_unsupported(desired: &Desired) {
             key.key,
             key.instead
         );
+    }
+}
+
+async fn joined(task: Option<&mut JoinHandle<Result<Successor>>>) -> Result<Successor> {
+    match task {
+        Some(task) => task.await?,
+        None => std::future::pending().await,
+    }
+}
+
+async fn joined_keeper(task: Option<&mut JoinHandle<()>>) -> Result<(), JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -14,7 +14,7 @@ use super::output::Output;
 use crate::sys::files::write_durably;
 use crate::sys::process::{self, Process, ProcessId, signal_group};
 use crate::sys::spawn::{Launch, base_environment};
-use crate::sys::users::Identity;
+use crate::sys::users::{Identity, in_guise_of};
 
 /// The environment variable that marks the application's processes; its value is our home.
 const MARK: &str = "PACELINE_APP";
@@ -116,13 +116,13 @@ impl Registry {
         Some((record, process))
     }
 
-    /// Ends every process that carries our mark, except those of the group of `keep`. First politely, for `grace`.
-    pub async fn end_strays(&self, keep: Option<i32>, grace: Duration) -> Result<()> {
+    /// Ends every process that carries our mark, as which user (`identity`) it may run. First politely, for `grace`.
+    pub async fn end_strays(&self, identity: &Identity, grace: Duration) -> Result<()> {
         for (signal, patience) in [
             (Signal::SIGTERM, grace),
             (Signal::SIGKILL, Duration::from_secs(5)),
         ] {
-            let strays = self.strays(keep)?;
+            let strays = self.strays(identity)?;
             for stray in &strays {
                 tracing::info!(pid = stray.id().pid, %signal, "ending a process that an earlier application left");
                 drop(stray.signal(signal));
@@ -134,7 +134,7 @@ impl Registry {
             };
             drop(tokio::time::timeout(patience, all).await);
         }
-        match self.strays(keep)?.as_slice() {
+        match self.strays(identity)?.as_slice() {
             [] => Ok(()),
             rest => {
                 let pids: Vec<String> = rest.iter().map(|stray| stray.id().pid.to_string()).collect();
@@ -146,14 +146,11 @@ impl Registry {
         }
     }
 
-    fn strays(&self, keep: Option<i32>) -> Result<Vec<Process>> {
-        let marked = process::with_environment(MARK, self.home.as_str()).context("cannot list processes")?;
+    fn strays(&self, identity: &Identity) -> Result<Vec<Process>> {
+        let marked = in_guise_of(identity, || process::with_environment(MARK, self.home.as_str()))
+            .context("cannot list processes")?;
         let mut strays = Vec::new();
         for pid in marked {
-            let group = process::Stat::read(pid)?.map(|stat| stat.group);
-            if group.is_none() || group == keep {
-                continue;
-            }
             strays.extend(Process::open(pid)?);
         }
         Ok(strays)

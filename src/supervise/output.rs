@@ -55,7 +55,10 @@ impl Output {
             return Ok(());
         }
         let old = format!("{}.1", self.path);
-        fs::copy(&self.path, &old).with_context(|| format!("cannot copy {} to {old}", self.path))?;
+        // On a full disk the copy fails, and it is this file that fills it.
+        if let Err(error) = fs::copy(&self.path, &old) {
+            tracing::warn!("cannot keep the older part of {} as {old}: {error}", self.path);
+        }
         OpenOptions::new()
             .write(true)
             .open(&self.path)

@@ -1,6 +1,7 @@
 //! Signals to the daemon, as what they ask for.
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::SigSet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What somebody asks of the daemon.
@@ -12,6 +13,21 @@ pub enum Request {
     Reread,
     /// SIGUSR2: execute the program anew, in place; server and application go on.
     Reexecute,
+}
+
+/// Lets signals wait from now on, across an execution of another program.
+pub fn hold_back() {
+    let _ = all().thread_block();
+}
+
+/// Lets them in (again): the handlers are there.
+pub fn let_in() {
+    let _ = all().thread_unblock();
+}
+
+fn all() -> SigSet {
+    use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+    [SIGTERM, SIGINT, SIGHUP, SIGUSR2].into_iter().collect()
 }
 
 /// Where requests come in.
@@ -27,12 +43,15 @@ impl Requests {
     /// Takes over the signals.
     pub fn listen() -> Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self {
+        let requests = Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hangup: listen(SignalKind::hangup())?,
             user2: listen(SignalKind::user_defined2())?,
-        })
+        };
+        // The program that executed us may have held them back.
+        let_in();
+        Ok(requests)
     }
 
     /// The next request. Cancel-safe.

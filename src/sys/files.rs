@@ -44,7 +44,7 @@ pub fn write_durably(path: &Utf8Path, content: &[u8], mode: u32, owner: Option<O
         // The umask may have taken bits away.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         if let Some(owner) = owner {
-            give(&temporary, owner)?;
+            give(&file, owner)?;
         }
         file.write_all(content)?;
         file.sync_all()?;
@@ -65,30 +65,31 @@ pub fn sync_parent(path: &Utf8Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-/// Makes sure that `path` is a directory with this mode and owner; parents are made with mode 0755.
+/// Makes sure that `path` is a directory with this mode and owner; parents are made with mode 0755. A link in its place
+/// is an error: what it leads to would be handed over.
 pub fn ensure_directory(path: &Utf8Path, mode: u32, owner: Option<Owner>) -> Result<()> {
     let ensure = || -> io::Result<()> {
-        fs::create_dir_all(path)?;
-        let meta = fs::metadata(path)?;
-        if meta.permissions().mode() & 0o7777 != mode {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        if !path.is_dir() {
+            fs::create_dir_all(path)?;
         }
-        match owner {
-            Some(owner) if owner.uid != meta.uid() || owner.gid != meta.gid() => give(path, owner),
-            _ => Ok(()),
+        let flags = nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
+        let directory = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        if directory.metadata()?.permissions().mode() & 0o7777 != mode {
+            directory.set_permissions(fs::Permissions::from_mode(mode))?;
         }
+        owner.map_or(Ok(()), |owner| give(&directory, owner))
     };
     ensure().with_context(|| format!("cannot prepare the directory {path}"))
 }
 
-/// Hands a file to a user, if it is not that user's already.
-pub fn give(path: &Utf8Path, owner: Owner) -> io::Result<()> {
-    let meta = fs::symlink_metadata(path)?;
+/// Hands an open file to a user, if it is not that user's already.
+fn give(file: &File, owner: Owner) -> io::Result<()> {
+    let meta = file.metadata()?;
     if meta.uid() == owner.uid && meta.gid() == owner.gid {
         return Ok(());
     }
     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-    nix::unistd::chown(path.as_std_path(), Some(uid), Some(gid)).map_err(io::Error::from)
+    nix::unistd::fchown(file, Some(uid), Some(gid)).map_err(io::Error::from)
 }
 
 /// Whether `path` is where another file system is mounted (its device differs from its parent's, or it is listed as

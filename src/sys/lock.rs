@@ -36,6 +36,8 @@ impl Lock {
                 .create(true)
                 .truncate(false)
                 .mode(0o644)
+                // The directory may be the server's user's, who could have put a link there.
+                .custom_flags(nix::libc::O_NOFOLLOW)
                 .open(path)
                 .with_context(|| format!("cannot open the lock file {path}"))?;
             match file.try_lock() {
@@ -77,6 +79,11 @@ impl Lock {
     pub fn pass_on(&self) -> Result<RawFd> {
         set_inheritable(&self.file, true)?;
         Ok(self.file.as_raw_fd())
+    }
+
+    /// Whether this lock has this descriptor.
+    pub fn is(&self, fd: RawFd) -> bool {
+        self.file.as_raw_fd() == fd
     }
 
     /// Takes the passing-on back, when the `exec` failed.

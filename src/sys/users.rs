@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use anyhow::{Context as _, Result};
 use camino::{Utf8Path, Utf8PathBuf};
-use nix::unistd::{Gid, Uid, User, getgrouplist};
+use nix::unistd::{Gid, Uid, User, getgrouplist, setfsgid, setfsuid};
 
 use super::files::Owner;
 
@@ -62,6 +62,29 @@ pub fn closed_directory(path: &Utf8Path, identity: &Identity) -> Option<Utf8Path
         .into_iter()
         .find(|directory| !enters(directory))
         .map(Utf8Path::to_owned)
+}
+
+/// Does something with another user's rights on files and in `/proc`; only root can, for others nothing changes.
+///
+/// For root in a container, which may lack the capability to look at another user's processes (CAP_SYS_PTRACE) but not
+/// the right to be that user; and for reading files that the user names, who must not get to read root's through us.
+/// `look` must not wait: it holds for the whole thread.
+pub fn in_guise_of<T>(identity: &Identity, look: impl FnOnce() -> T) -> T {
+    struct Guise;
+    impl Drop for Guise {
+        fn drop(&mut self) {
+            setfsuid(Uid::effective());
+            setfsgid(Gid::effective());
+        }
+    }
+    if !is_root() || identity.uid == 0 {
+        return look();
+    }
+    let _guise = Guise;
+    // The group first: without root's uid it may no longer be changed.
+    setfsgid(Gid::from_raw(identity.gid));
+    setfsuid(Uid::from_raw(identity.uid));
+    look()
 }
 
 /// The daemon's own user id.
