@@ -133,22 +133,29 @@ impl<'a> Place<'a> {
 
     /// Whether a process runs `postgres` here; `None`: it is gone.
     fn runs(&self, pid: i32) -> Result<Option<bool>> {
-        match users::in_guise_of(self.server_user, || self.runs_as_seen(pid)) {
+        // As ourselves first: root sees everything, unless it was told not to (containers).
+        let denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
+        let seen = match self.runs_as_seen(pid) {
+            Err(e) if denied(&e) => users::in_guise_of(self.server_user, || self.runs_as_seen(pid)),
+            seen => seen,
+        };
+        match seen {
             Ok(runs) => Ok(Some(runs)),
             Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(nix::libc::ESRCH) => {
                 Ok(None)
             }
-            // Of another user's process the links cannot be read, and it cannot be the server.
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && self.is_anothers(pid) => Ok(Some(false)),
+            Err(e) if denied(&e) && self.is_anothers(pid) => Ok(Some(false)),
             Err(e) => Err(e)
                 .with_context(|| format!("cannot tell whether process {pid} is the server of {}", self.path)),
         }
     }
 
+    /// Whether a process whose links cannot be read is of a user who cannot be the server's. PostgreSQL refuses root.
     fn is_anothers(&self, pid: i32) -> bool {
         let data_owner = self.directory.map(|(_, _, uid)| uid);
-        fs::metadata(format!("/proc/{pid}"))
-            .is_ok_and(|meta| Some(meta.uid()) != data_owner && meta.uid() != self.server_user.uid)
+        fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| {
+            meta.uid() == 0 || Some(meta.uid()) != data_owner && meta.uid() != self.server_user.uid
+        })
     }
 
     fn runs_as_seen(&self, pid: i32) -> io::Result<bool> {
