@@ -25,7 +25,7 @@ fn desired(role: Role) -> Desired {
         hostname: "alpha".to_owned(),
         node: None,
         addresses: Vec::new(),
-        state_home: "/root/.local/state".into(),
+        state_home: "/var/lib/nobody/state".into(),
     };
     let text = "role: primary\nhome: /home\nracedb: { command: [app], working_directory: / }\n";
     let mut desired = desired::validate(text, &surroundings).expect("valid");
