@@ -264,3 +264,47 @@ fn removed_epochs_come_back() {
             == before
     });
 }
+
+/// Between the plan and the start somebody deletes `standby.signal`: the copy would come up writable on the timeline that
+/// the other server writes. What the plan was made from is looked at once more.
+#[test]
+fn a_standbys_copy_does_not_start_without_its_signal_file() {
+    let laptop = Laptop::stopped(common::As::Us, "");
+    let path = camino::Utf8PathBuf::from_path_buf(laptop.state_file()).expect("UTF-8");
+    let surroundings = paceline::desired::Surroundings::detect(&path, None).expect("surroundings");
+    let desired = paceline::desired::load(&surroundings).expect("valid");
+    let bin_directory = camino::Utf8PathBuf::from_path_buf(common::bin_directory()).expect("UTF-8");
+    let programs = paceline::observed::Installation {
+        bin_directory,
+        major: 0,
+        version: "test".to_owned(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
+    let start = |standby| {
+        let (_keep, app) = tokio::sync::watch::channel(paceline::observed::AppFacts::default());
+        let mut context = paceline::exec::Context {
+            desired: &desired,
+            app,
+        };
+        let start = paceline::plan::Start {
+            programs: programs.clone(),
+            standby,
+        };
+        runtime.block_on(paceline::exec::carry_out(
+            &mut context,
+            &paceline::plan::Action::StartServer(start),
+        ))
+    };
+    let refused = start(true).expect_err("must not start");
+    assert!(refused.to_string().contains("signal files"), "{refused:#}");
+    assert_eq!(laptop.postmaster(), None);
+    // The other way round, and as it is.
+    fs::write(laptop.data().join("standby.signal"), "").expect("write");
+    assert!(start(false).is_err() && laptop.postmaster().is_none());
+    fs::remove_file(laptop.data().join("standby.signal")).expect("remove");
+    start(false).expect("start");
+    assert!(laptop.postmaster().is_some());
+}

@@ -7,22 +7,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use common::{Laptop, eventually, give, root, stop_server, text};
+use common::{As, Laptop, eventually, give, root, text};
 
-/// A laptop whose database was made and stopped cleanly; one row is in it.
 fn stopped(more: &str) -> Laptop {
-    let laptop = Laptop::primary(more);
-    let applied = laptop.run(&["apply"]);
-    assert_eq!(
-        applied.status.code(),
-        Some(0),
-        "{}{}",
-        text(&applied.stdout),
-        text(&applied.stderr)
-    );
-    laptop.sql("create table riders (bib int); insert into riders values (7)");
-    stop_server(&laptop.data());
-    laptop
+    Laptop::stopped(As::Us, more)
 }
 
 /// Everything below a directory: name, owner, mode, size, time of the last change.

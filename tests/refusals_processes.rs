@@ -5,26 +5,9 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{
-    As, Laptop, alive, crash_server, eventually, give, postmaster_of, root, signal_server, stop_server, text,
-};
+use common::{As, Laptop, alive, crash_server, eventually, give, postmaster_of, root, signal_server, text};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-fn stopped(as_: As) -> Laptop {
-    let laptop = Laptop::with(as_, &Laptop::primary_yaml(""));
-    let applied = laptop.run(&["apply"]);
-    assert_eq!(
-        applied.status.code(),
-        Some(0),
-        "{}{}",
-        text(&applied.stdout),
-        text(&applied.stderr)
-    );
-    laptop.sql("create table riders (bib int); insert into riders values (7)");
-    stop_server(&laptop.data());
-    laptop
-}
 
 /// Like the file of a server that lost its power, except for the number.
 fn pid_file(laptop: &Laptop, pid: i32) {
@@ -43,7 +26,7 @@ fn pid_file(laptop: &Laptop, pid: i32) {
 /// After a power cut the number in postmaster.pid is anybody's. A manager that asks `kill(pid, 0)` believes in a server
 /// that runs, for ever (POSTGRES-FACTS 21).
 fn stale(as_: As, pid: i32) {
-    let mut laptop = stopped(as_);
+    let mut laptop = Laptop::stopped(as_, "");
     pid_file(&laptop, pid);
     laptop.start();
     laptop.wait_serving();
@@ -77,7 +60,7 @@ fn a_pid_file_of_another_users_program() {
 /// The number of a thread of the daemon itself, after a restart of a container (POSTGRES-FACTS 21).
 #[test]
 fn a_pid_file_of_a_thread_of_ours() {
-    let mut laptop = stopped(As::Us);
+    let mut laptop = Laptop::stopped(As::Us, "");
     // Something to wait for, so that the daemon is there first.
     let aside = laptop.path("aside");
     fs::rename(laptop.data(), &aside).expect("rename");
@@ -114,7 +97,7 @@ fn a_pid_file_of_a_thread_of_ours() {
 /// the application goes on for a while; and when it answers again, so does everything.
 #[test]
 fn a_frozen_server() {
-    let mut laptop = stopped(As::Us);
+    let mut laptop = Laptop::stopped(As::Us, "");
     laptop.start();
     laptop.wait_serving();
     let server = laptop.postmaster();
@@ -146,7 +129,7 @@ fn a_frozen_server() {
 /// Only our own session hangs: a new one shows that the server is well.
 #[test]
 fn a_frozen_session() {
-    let mut laptop = stopped(As::Us);
+    let mut laptop = Laptop::stopped(As::Us, "");
     laptop.start();
     laptop.wait_serving();
     let ours: i32 = laptop

@@ -67,7 +67,7 @@ pub async fn carry_out(context: &mut Context<'_>, action: &Action) -> Result<()>
         Action::AdoptCluster => adopt::cluster(context).await,
         Action::WriteConfiguration(files) => configure::write(context, files),
         Action::PurgeAutoConf(names) => configure::purge_auto_conf(context, names),
-        Action::StartServer(programs) => server::start(context, programs).await,
+        Action::StartServer(start) => server::start(context, start).await,
         Action::ReloadServer { configuration } => server::reload(context, configuration).await,
         Action::NameEpoch => epoch::name(context).await,
         Action::EnsureDatabase => database::ensure(context).await,

@@ -10,7 +10,8 @@ use tokio::time::{Instant, interval, timeout};
 use super::Context;
 use crate::desired::Desired;
 use crate::hint::hinted;
-use crate::observed::{Installation, Postmaster, ServerPhase};
+use crate::observed::{Postmaster, ServerPhase};
+use crate::plan::Start;
 use crate::plan::configuration::names_to_purge;
 use crate::probe::postmaster::{self, Holder};
 use crate::probe::server as session;
@@ -31,8 +32,9 @@ const IMMEDIATE_STOP: Duration = Duration::from_secs(20);
 /// How often a short wait looks. A start takes some 50 ms.
 const LOOK: Duration = Duration::from_millis(3);
 
-pub(super) async fn start(context: &Context<'_>, programs: &Installation) -> Result<()> {
+pub(super) async fn start(context: &Context<'_>, start: &Start) -> Result<()> {
     let desired = context.desired;
+    let programs = &start.programs;
     let user = context.server_user()?;
     match postmaster::look(desired, &user)? {
         Postmaster::Running(_) => return Ok(()),
@@ -43,6 +45,7 @@ pub(super) async fn start(context: &Context<'_>, programs: &Installation) -> Res
     }
     super::can_reach(&desired.postgres.data_directory, &user)?;
     super::can_reach(&desired.conf_directory().join("postgresql.conf"), &user)?;
+    same_marks(desired, start.standby)?;
     free_the_name(desired, &user)?;
     free_the_socket(desired, &user)?;
     ports_are_free(desired)?;
@@ -88,6 +91,22 @@ pub(super) async fn start(context: &Context<'_>, programs: &Installation) -> Res
             ))
         }
     }
+}
+
+/// The marks that the plan was made from, once more: they decide whether the copy becomes writable.
+fn same_marks(desired: &Desired, standby: bool) -> Result<()> {
+    let data_directory = &desired.postgres.data_directory;
+    let there = |name: &str| {
+        let path = data_directory.join(name);
+        path.try_exists()
+            .with_context(|| format!("cannot look for {path}"))
+    };
+    if there("standby.signal")? != standby
+        || (!standby && (there("recovery.signal")? || there("backup_label")?))
+    {
+        bail!("the signal files in {data_directory} changed just now; nothing was started");
+    }
+    Ok(())
 }
 
 /// A stale `postmaster.pid` whose number belongs to somebody else by now keeps every server from starting, and so does

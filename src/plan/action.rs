@@ -70,8 +70,8 @@ pub enum Action {
     WriteConfiguration(Box<ConfigurationFiles>),
     /// Take these names out of `postgresql.auto.conf`, which beats every other file.
     PurgeAutoConf(Vec<String>),
-    /// Start the server with these programs.
-    StartServer(Installation),
+    /// Start the server.
+    StartServer(Start),
     /// Let the running server read its configuration again.
     ReloadServer {
         /// What it must have loaded afterwards.
@@ -85,6 +85,16 @@ pub enum Action {
     StopApp,
     /// Stop the server: fast; after a long while immediately, never by SIGKILL.
     StopServer,
+}
+
+/// How a server is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// With these programs.
+    pub programs: Installation,
+    /// As what: with `standby.signal` a copy is only read, without it is written to. If that file came or went since the
+    /// plan was made, nothing is started: a copy never becomes writable by the loss of a file.
+    pub standby: bool,
 }
 
 /// The server's configuration, as it shall be in `home`.
@@ -144,7 +154,7 @@ impl fmt::Display for Action {
             Self::AdoptCluster => f.write_str("adopt the existing database (its data is not touched)"),
             Self::WriteConfiguration(_) => f.write_str("write the server's configuration"),
             Self::PurgeAutoConf(names) => write!(f, "remove {} from postgresql.auto.conf", names.join(", ")),
-            Self::StartServer(programs) => write!(f, "start PostgreSQL {}", programs.version),
+            Self::StartServer(start) => write!(f, "start PostgreSQL {}", start.programs.version),
             Self::ReloadServer { .. } => f.write_str("reload the server's configuration"),
             Self::NameEpoch => f.write_str("record the name of the database's epoch"),
             Self::EnsureDatabase => {

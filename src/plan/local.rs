@@ -1,7 +1,7 @@
 //! What the roles share: making sure that the facts a row reads are there, and the way from a copy on disk to a server
 //! that serves it. Pure.
 
-use super::action::{Action, Plan, Reason, Step};
+use super::action::{Action, Plan, Reason, Start, Step};
 use super::configuration::{names_to_purge, on_disk, render};
 use super::end::{Blocked, End, Waiting};
 use crate::desired::{Database, Desired};
@@ -142,7 +142,10 @@ impl Situation<'_> {
             ));
         }
         steps.push(step(
-            Action::StartServer(installation.clone()),
+            Action::StartServer(Start {
+                programs: installation.clone(),
+                standby: false,
+            }),
             Reason::ServerDown,
         ));
         steps.push(step(Action::NameEpoch, Reason::EpochUnnamed));
@@ -186,7 +189,13 @@ impl Situation<'_> {
         if !purge.is_empty() {
             steps.push(step(Action::PurgeAutoConf(purge), Reason::AutoConfWins));
         }
-        steps.push(step(Action::StartServer(installation), reason));
+        steps.push(step(
+            Action::StartServer(Start {
+                programs: installation,
+                standby: reason == Reason::StandbyCopy,
+            }),
+            reason,
+        ));
         if reason != Reason::StandbyCopy && Self::unnamed_on_disk(cluster) {
             steps.push(step(Action::NameEpoch, Reason::EpochUnnamed));
         }

@@ -19,7 +19,7 @@ mod primary;
 mod recovery;
 mod standby;
 
-pub use action::{Action, ConfigurationFiles, Plan, Reason, Step};
+pub use action::{Action, ConfigurationFiles, Plan, Reason, Start, Step};
 pub use end::{Blocked, End, Waiting};
 pub use gate::{Gate, gate};
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use camino::Utf8Path;
+use nix::sys::signal::Signal;
 
+use crate::sys::process::signal_group;
 use crate::sys::spawn::{Launch, base_environment};
 use crate::sys::users::Identity;
 
@@ -30,10 +32,12 @@ pub async fn run(
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     let child = command.spawn().with_context(|| format!("cannot run {program}"))?;
+    let mut group = Group(child.id().and_then(|pid| i32::try_from(pid).ok()));
     let output = tokio::time::timeout(limit, child.wait_with_output())
         .await
         .with_context(|| format!("{program} did not end within {} seconds", limit.as_secs()))?
         .with_context(|| format!("cannot run {program}"))?;
+    group.0 = None;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -41,4 +45,16 @@ pub async fn run(
         bail!("{program} failed ({}): {}", output.status, errors.join("; "));
     }
     Ok(text)
+}
+
+/// The tool's process group: a tool that is given up takes its own children with it.
+struct Group(Option<i32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // It leads a session of its own, so this reaches nobody else.
+            drop(signal_group(leader, Signal::SIGKILL));
+        }
+    }
 }

@@ -145,6 +145,22 @@ impl Laptop {
         )
     }
 
+    /// A laptop whose database was made and stopped cleanly; one row is in it.
+    pub fn stopped(as_: As, more: &str) -> Self {
+        let laptop = Self::with(as_, &Self::primary_yaml(more));
+        let applied = laptop.run(&["apply"]);
+        assert_eq!(
+            applied.status.code(),
+            Some(0),
+            "{}{}",
+            text(&applied.stdout),
+            text(&applied.stderr)
+        );
+        laptop.sql("create table riders (bib int); insert into riders values (7)");
+        stop_server(&laptop.data());
+        laptop
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
