@@ -1,10 +1,10 @@
-//! Paceline keeps a PostgreSQL laptop in the role that a YAML file declares, and runs an application (RaceDB) only
-//! while that laptop's database may be written to.
+//! Paceline keeps two PostgreSQL laptops in the roles that a YAML file declares, and runs an application (RaceDB) only
+//! where the database may be written to.
 //!
 //! ```text
-//! state file ─desired─► Desired ──┐
-//! probes     ─probe───► Observed ─┼─► plan() ─► Plan ─► exec (first step) ─► observe again
-//!                                 └─► gate() ─► Gate ─► exec::app
+//! state file   ─desired─► Desired ──┐
+//! probes       ─probe───► Observed ─┼─► plan() ─► Plan ─► exec (first step) ─► observe again
+//! other laptop ─peer────► Link ─────┘└► gate() ─► Gate ─► exec::app
 //! ```
 //!
 //! Where is what:
@@ -12,6 +12,7 @@
 //! - [`desired`]: the state file: format, validation, watching.
 //! - [`observed`], [`lineage`]: plain facts, each `Known` or `Unknown` with the reason.
 //! - [`probe`]: looks at files, processes and the server; never decides, never changes anything.
+//! - [`peer`]: asks the other laptop, proves and demands proof, remembers; only reads.
 //! - [`plan`]: decides, one file per role; the gate. Pure and total: every combination of facts has an answer.
 //! - [`exec`]: carries out one action: idempotent, preconditions checked again, result verified.
 //! - [`supervise`]: processes that live on; no policy.
@@ -21,6 +22,9 @@
 //!
 //! The executor does the first step of a plan and looks again; the rest of a plan is a forecast for people. A fact that
 //! could not be seen is never taken for "no". Nothing that holds data is deleted.
+//!
+//! Before a server becomes writable that is announced in the status, the other laptop is asked once more, and it is
+//! decided again: two fresh looks do not exclude each other's act.
 
 pub mod api;
 pub mod cli;
@@ -28,9 +32,11 @@ pub mod desired;
 pub mod digest;
 pub mod exec;
 pub mod hint;
+pub mod history;
 pub mod instance;
 pub mod lineage;
 pub mod observed;
+pub mod peer;
 pub mod plan;
 pub mod probe;
 pub mod reconcile;

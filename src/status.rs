@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use uuid::Uuid;
 
-use crate::desired::Desired;
-use crate::lineage::Lsn;
-use crate::observed::{AppState, Data, Fact, Moment, Observed, Peer, Server};
-use crate::plan::{End, Gate, Plan};
+use crate::desired::{Desired, Role};
+use crate::lineage::{Lineage, Lsn};
+use crate::observed::{AppState, Data, DataState, Fact, Flag, Login, Moment, Observed, Peer, Server};
+use crate::plan::{End, Gate, HARMLESS_LAG, Plan};
 
 /// What failed when the first step of the plan was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,12 +63,12 @@ pub struct Status {
     /// The rest, by section.
     pub desired: DesiredSection,
     /// The copy on disk.
-    pub data: serde_json::Value,
+    pub data: DataSection,
     /// The server.
-    pub server: serde_json::Value,
+    pub server: ServerSection,
     /// The other laptop.
-    pub peer: serde_json::Value,
-    /// The promise of a handover; none before the pair is supported.
+    pub peer: PeerSection,
+    /// The promise of a handover; none before that is supported.
     pub handed_over: Option<serde_json::Value>,
     /// The plan.
     pub plan: PlanSection,
@@ -94,13 +95,87 @@ pub struct DesiredSection {
     pub unsupported: Vec<String>,
 }
 
+/// The copy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataSection {
+    /// What it is.
+    pub state: DataState,
+    /// Why that could not be seen.
+    pub reason: Option<String>,
+    /// Whether its server crashed.
+    pub crashed: bool,
+    /// Whether the position is proven.
+    pub position_proven: bool,
+    /// Which database.
+    pub system_identifier: Option<String>,
+    /// PostgreSQL's timeline.
+    pub timeline: Option<u32>,
+    /// Major version.
+    pub major: Option<u32>,
+    /// The names of its epochs, oldest first.
+    pub epochs: Vec<Uuid>,
+    /// The same with everything that is known of them.
+    pub lineage: Option<Lineage>,
+}
+
+/// The server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerSection {
+    /// `down`, `starting`, `writable`, `read_only`, `stopping` or `unknown`.
+    pub state: String,
+    /// Why that could not be seen, or why a standby does not stream.
+    pub reason: Option<String>,
+    /// Whether a WAL receiver streams.
+    pub streaming: bool,
+    /// Position written, or received and replayed.
+    pub lsn: Option<Lsn>,
+    /// How many bytes it is behind the other laptop's own position; `null` if that is not known.
+    pub lag_bytes: Option<u64>,
+    /// Its process.
+    pub pid: Option<i32>,
+    /// Its port.
+    pub port: Option<u16>,
+    /// Its version.
+    pub version: Option<String>,
+    /// Settings that wait for a restart.
+    pub pending_restart: Option<Vec<String>>,
+    /// The slots that the other laptop may stream from; `null`: not known, or not written to.
+    #[serde(default)]
+    pub slots: Option<Vec<String>>,
+}
+
+/// The other laptop, as seen from here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerSection {
+    /// Whether there is one.
+    pub declared: bool,
+    /// Whether it answered lately, with our secret.
+    pub reachable: bool,
+    /// How long ago it answered; if it never did: for how long it has been asked.
+    pub age_ms: Option<u64>,
+    /// Why it cannot be relied on.
+    pub reason: Option<String>,
+    /// Its name.
+    pub node: Option<String>,
+    /// Its declared role.
+    pub role: Option<Role>,
+    /// What its copy is.
+    pub data: Option<DataState>,
+    /// What its server is doing.
+    pub server: Option<String>,
+    /// What it is about to do.
+    pub flag: Option<Flag>,
+}
+
 /// What is done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanSection {
     /// In one word.
     pub state: PlanState,
-    /// Announces an act to the other laptop; always `null` before the pair is supported.
-    pub flag: Option<String>,
+    /// What we announce to the other laptop before it is done.
+    pub flag: Option<Flag>,
+    /// How far the step that takes long has come, in words.
+    pub progress: Option<String>,
     /// The steps, in words; the first is under way.
     pub actions: Vec<String>,
     /// Why it waits, is blocked or failed.
@@ -136,6 +211,11 @@ pub fn plan_section(plan: &Plan, failure: Option<&Failure>) -> PlanSection {
             Some(blocked.hint()),
         ),
     };
+    // Of a step that is not asked for any more nobody wants to hear.
+    let failure = failure.filter(|failure| {
+        plan.first()
+            .is_some_and(|step| step.action.name() == failure.action)
+    });
     let (state, reason, hint) = match (failure, actions.is_empty()) {
         (Some(failure), false) => (
             PlanState::Failed,
@@ -147,7 +227,8 @@ pub fn plan_section(plan: &Plan, failure: Option<&Failure>) -> PlanSection {
     };
     PlanSection {
         state,
-        flag: None,
+        flag: plan.flag,
+        progress: None,
         actions,
         reason,
         hint,
@@ -184,12 +265,7 @@ pub fn status(
         },
         data: data(observed),
         server: server(observed),
-        peer: match &observed.peer {
-            Peer::None => json!({"declared": false}),
-            Peer::Unknown { why } => {
-                json!({"declared": true, "reachable": false, "reason": why, "role": null, "server": null, "flag": null})
-            }
-        },
+        peer: peer(observed, now),
         handed_over: None,
         plan: plan_section(plan, failure),
         gate: GateSection {
@@ -200,57 +276,116 @@ pub fn status(
     }
 }
 
-fn data(observed: &Observed) -> serde_json::Value {
+fn data(observed: &Observed) -> DataSection {
+    let unseen = |why: &String| DataSection {
+        state: DataState::Unknown,
+        reason: Some(why.clone()),
+        crashed: false,
+        position_proven: false,
+        system_identifier: None,
+        timeline: None,
+        major: None,
+        epochs: Vec::new(),
+        lineage: None,
+    };
     let data = match &observed.data.fact {
         Fact::Known(data) => data,
-        Fact::Unknown(why) => return json!({"state": "unknown", "reason": why}),
+        Fact::Unknown(why) => return unseen(why),
     };
     // While the server runs, its word counts: the marks on disk of a running server look like a crash.
     let state = match observed.server_state() {
         Fact::Known(Server::Writable) => Data::Primary { crashed: false },
         _ => data.state(),
     };
-    let (word, crashed) = match state {
-        Data::Empty => ("empty", false),
-        Data::NotOurs(_) => ("not_ours", false),
-        Data::Tainted => ("tainted", false),
-        Data::Primary { crashed } => ("primary", crashed),
-        Data::Replica => ("replica", false),
-        Data::Recovering => ("recovering", false),
-        Data::Unclear(_) => ("unclear", false),
-    };
     let lineage = observed.lineage();
-    json!({
-        "state": word,
-        "crashed": crashed,
-        "position_proven": lineage.as_ref().is_some_and(|lineage| lineage.position.is_some()),
-        "system_identifier": lineage.as_ref().map(|lineage| &lineage.system_identifier),
-        "timeline": lineage.as_ref().map(|lineage| lineage.timeline),
-        "major": data.cluster().map(|cluster| cluster.major),
-        "epochs": lineage
-            .map(|lineage| lineage.epochs.iter().map(|epoch| epoch.uuid).collect::<Vec<_>>())
-            .unwrap_or_default(),
-    })
+    DataSection {
+        state: state.state(),
+        reason: None,
+        crashed: state == Data::Primary { crashed: true },
+        position_proven: lineage.as_ref().is_some_and(|lineage| lineage.position.is_some()),
+        system_identifier: lineage.as_ref().map(|lineage| lineage.system_identifier.clone()),
+        timeline: lineage.as_ref().map(|lineage| lineage.timeline),
+        major: data.cluster().map(|cluster| cluster.major),
+        epochs: lineage.as_ref().map_or_else(Vec::new, |lineage| {
+            lineage.epochs.iter().map(|epoch| epoch.uuid).collect()
+        }),
+        lineage,
+    }
 }
 
-fn server(observed: &Observed) -> serde_json::Value {
+fn server(observed: &Observed) -> ServerSection {
     let running = observed.running();
     let facts = observed.server_facts();
     let (state, reason) = match observed.server_state() {
         Fact::Known(server) => (server.to_string(), None),
         Fact::Unknown(why) => ("unknown".to_owned(), Some(why)),
     };
-    json!({
-        "state": state,
-        "reason": reason,
-        "streaming": facts.is_some_and(|facts| facts.streaming),
-        "lsn": facts.map(|facts| facts.lsn),
-        "lag_bytes": null,
-        "pid": running.map(|running| running.pid),
-        "port": running.map(|running| running.port),
-        "version": facts.map(|facts| &facts.version),
-        "pending_restart": facts.map(|facts| &facts.pending_restart),
-    })
+    let state_writes = state == Server::Writable.to_string();
+    let trouble = facts
+        .and_then(|facts| facts.receiver.as_ref())
+        .map(|trouble| trouble.words().to_owned());
+    ServerSection {
+        state,
+        reason: reason.or(trouble),
+        streaming: facts.is_some_and(|facts| facts.streaming),
+        lsn: facts.map(|facts| facts.lsn),
+        lag_bytes: observed.lag(),
+        pid: running.map(|running| running.pid),
+        port: running.map(|running| running.port),
+        version: facts.map(|facts| facts.version.clone()),
+        pending_restart: facts.map(|facts| facts.pending_restart.clone()),
+        slots: observed
+            .replication
+            .known()
+            .filter(|_| state_writes)
+            .map(|replication| {
+                let usable = replication.role && replication.login == Login::Works;
+                let slots = replication.slots.iter().filter(|slot| usable && !slot.lost);
+                slots.map(|slot| slot.name.clone()).collect()
+            }),
+    }
+}
+
+fn peer(observed: &Observed, now: Moment) -> PeerSection {
+    let memory = observed.peer_memory.known().and_then(Option::as_ref);
+    let silent = |reason: Option<String>| PeerSection {
+        declared: observed.peer != Peer::None,
+        reachable: false,
+        age_ms: None,
+        reason,
+        node: memory.and_then(|memory| memory.node.clone()),
+        role: None,
+        data: None,
+        server: None,
+        flag: None,
+    };
+    match &observed.peer {
+        Peer::None => silent(None),
+        Peer::Unauthenticated { why } => silent(Some(why.clone())),
+        Peer::Unknown(silence) => PeerSection {
+            age_ms: u64::try_from(now.since(silence.since).as_millis()).ok(),
+            ..silent(Some(silence.why.clone()))
+        },
+        Peer::Known(facts) => PeerSection {
+            declared: true,
+            reachable: true,
+            age_ms: u64::try_from(now.since(facts.at).as_millis()).ok(),
+            reason: match &facts.server {
+                Fact::Known(_) => None,
+                Fact::Unknown(why) => Some(why.clone()),
+            },
+            node: facts.node.clone(),
+            role: facts.role,
+            data: Some(facts.data),
+            server: Some(
+                facts
+                    .server
+                    .known()
+                    .map_or("unknown".to_owned(), ToString::to_string),
+            ),
+            flag: facts.flag,
+        },
+    }
 }
 
 fn app(observed: &Observed, now: Moment) -> serde_json::Value {
@@ -276,7 +411,12 @@ impl Status {
     fn lasting(&self) -> Self {
         let mut lasting = self.clone();
         lasting.revision = 0;
-        lasting.server["lsn"] = json!(Lsn::default());
+        lasting.server.lsn = None;
+        lasting.server.lag_bytes = lasting.server.lag_bytes.map(|lag| u64::from(lag > HARMLESS_LAG));
+        lasting.peer.age_ms = None;
+        if let Some(lineage) = &mut lasting.data.lineage {
+            lineage.position = None;
+        }
         if let Some(app) = &mut lasting.app {
             app["starts_again_in_s"] = json!(null);
         }

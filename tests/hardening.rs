@@ -284,11 +284,7 @@ fn a_standbys_copy_does_not_start_without_its_signal_file() {
         .build()
         .expect("runtime");
     let start = |standby| {
-        let (_keep, app) = tokio::sync::watch::channel(paceline::observed::AppFacts::default());
-        let mut context = paceline::exec::Context {
-            desired: &desired,
-            app,
-        };
+        let mut context = paceline::exec::Context::alone(&desired);
         let start = paceline::plan::Start {
             programs: programs.clone(),
             standby,

@@ -345,11 +345,10 @@ fn an_application_that_ends_is_started_again_whatever_its_status() {
     let status = laptop.wait("the third start", |status| {
         status["app"]["state"] == "running" && status["app"]["failures"] == 2
     });
+    // On a busy machine it may be gone before anybody could watch it.
+    let end = status["app"]["last_end"].as_str().expect("end");
     assert!(
-        status["app"]["last_end"]
-            .as_str()
-            .expect("end")
-            .contains("exit status 0"),
+        end.contains("exit status 0") || end.contains("ended at once"),
         "{status:#}"
     );
     assert_eq!(laptop.lines("events").len(), 3);

@@ -11,9 +11,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use camino::Utf8Path;
+use paceline::desired::edit::{NotEdited, set_role};
 use paceline::desired::file::parse;
 use paceline::desired::{
-    Diagnostic, MANAGED_SETTINGS, Surroundings, diagnostic, load, locate, schema, validate,
+    Diagnostic, MANAGED_SETTINGS, Role, Surroundings, diagnostic, load, locate, schema, validate,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -283,6 +284,41 @@ fn every_value_knows_its_bytes() {
             word
         );
     }
+}
+
+/// Every valid file can be given every role that it has what it takes for, and no other byte of it changes.
+#[test]
+fn the_role_of_every_valid_file_can_be_changed() {
+    let mut changed = 0;
+    for (name, text) in corpus("tests/state_file/valid") {
+        for role in [Role::Primary, Role::Standby, Role::Failover, Role::Recovery] {
+            let edited = match set_role(&text, &stage(&text), role) {
+                Ok(edited) => edited,
+                Err(NotEdited::WouldBeInvalid(problems)) if role == Role::Recovery => {
+                    assert!(rendered(&problems).contains("what to restore"), "{name}");
+                    continue;
+                }
+                Err(error) => panic!("{name}: {error:?}"),
+            };
+            let word = |text: &str| {
+                let root = parse(text).0.unwrap();
+                root.find(&edited.key).unwrap().value.at.bytes.clone()
+            };
+            let (old, new) = (word(&text), word(&edited.text));
+            assert_eq!(text[..old.start], edited.text[..new.start], "{name}");
+            assert_eq!(text[old.end..], edited.text[new.end..], "{name}");
+            let unquoted = |word: &str| word.trim_matches(['"', '\'']).to_owned();
+            assert_eq!(unquoted(&edited.text[new]), role.word(), "{name}");
+            if edited.before == role {
+                assert_eq!(edited.text, text, "{name}");
+                continue;
+            }
+            let back = set_role(&edited.text, &stage(&text), edited.before);
+            assert_eq!(back.unwrap().text, text, "{name}");
+            changed += 1;
+        }
+    }
+    assert!(changed > 60, "{changed}");
 }
 
 #[test]

@@ -72,8 +72,10 @@ fn decisions_are_pure() {
     for place in [
         "plan",
         "observed",
-        "lineage.rs",
+        "lineage",
         "digest.rs",
+        "desired/edit.rs",
+        "desired/fresh.rs",
         "desired/model.rs",
         "desired/validate.rs",
     ] {
@@ -94,6 +96,20 @@ fn probes_change_nothing_and_decide_nothing() {
         "File::create",
     ];
     forbid("probe", &changes, "a probe only looks");
+}
+
+#[test]
+fn the_link_only_reads_and_decides_nothing() {
+    forbid(
+        "peer",
+        &[
+            "crate::plan",
+            "crate::exec",
+            "crate::reconcile",
+            "crate::supervise",
+        ],
+        "it says what the other laptop said",
+    );
 }
 
 #[test]
@@ -149,4 +165,20 @@ fn only_one_file_knows_the_yaml_library() {
             path.display()
         );
     }
+}
+
+#[test]
+fn the_demo_is_a_user_like_any_other() {
+    forbid(
+        "cli/demo",
+        &[
+            "crate::plan",
+            "crate::exec",
+            "crate::probe",
+            "crate::peer",
+            "crate::observed",
+            "crate::reconcile",
+        ],
+        "it shows what the daemons do, and does nothing of it itself",
+    );
 }

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -18,10 +18,21 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::desired::Desired;
+use crate::peer::auth::{NONCE_HEADER, SEAL_HEADER, Secret, is_nonce};
+use crate::peer::http::STARTING;
 use crate::status::Status;
 
 /// What is served; `None` until the first look is done.
 pub type Published = watch::Receiver<Option<Arc<Status>>>;
+
+/// What answers are made from.
+#[derive(Clone)]
+struct Sources {
+    published: Published,
+    /// Says where the secret is with which an answer is sealed.
+    declared: watch::Receiver<Arc<Desired>>,
+}
 
 /// The longest a question may wait for news.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -32,15 +43,17 @@ const CONNECTIONS: usize = 64;
 /// How long somebody may take to ask.
 const HEADER: Duration = Duration::from_secs(10);
 
-/// Serves until dropped. An address that is in use does not keep the database from being looked after: it is said
+/// Serves until dropped. Whoever asks for it gets the status document sealed with the secret that is declared at that
+/// moment (see [`crate::peer::auth`]). An address that is in use does not keep the database from being looked after: it is said
 /// once, and tried again.
-pub async fn serve(listen: SocketAddr, published: Published) {
+pub async fn serve(listen: SocketAddr, published: Published, declared: watch::Receiver<Arc<Desired>>) {
+    let sources = Sources { published, declared };
     let mut said = false;
     loop {
         match TcpListener::bind(listen).await {
             Ok(listener) => {
                 tracing::info!(%listen, "status is served");
-                answer(&listener, &router(published.clone())).await;
+                answer(&listener, &router(sources.clone())).await;
             }
             Err(error) if !said => {
                 said = true;
@@ -88,12 +101,12 @@ async fn answer(listener: &TcpListener, router: &Router) {
     }
 }
 
-fn router(published: Published) -> Router {
+fn router(sources: Sources) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/gate", get(gate))
         .route("/health", get(health))
-        .with_state(published)
+        .with_state(sources)
 }
 
 /// `?after=REVISION&wait=SECONDS`: answer when the revision is another, or after so long.
@@ -103,27 +116,54 @@ struct Wait {
     wait: Option<u64>,
 }
 
-async fn status(State(mut published): State<Published>, Query(wait): Query<Wait>) -> Response {
+async fn status(
+    State(mut sources): State<Sources>,
+    uri: Uri,
+    headers: HeaderMap,
+    Query(wait): Query<Wait>,
+) -> Response {
     let limit = Duration::from_secs(wait.wait.unwrap_or(0)).min(LONGEST_WAIT);
     let news = |status: &Option<Arc<Status>>| status.as_ref().is_some_and(|s| Some(s.revision) != wait.after);
     if wait.after.is_some() {
         // Without news the present document is the answer.
-        drop(tokio::time::timeout(limit, published.wait_for(news)).await);
+        drop(tokio::time::timeout(limit, sources.published.wait_for(news)).await);
     }
-    let now = published.borrow().clone();
-    match now {
-        Some(status) => (
-            [(header::CACHE_CONTROL, "no-store")],
-            Json(status.as_ref().clone()),
-        )
-            .into_response(),
-        None => starting(),
+    let now = sources.published.borrow().clone();
+    let Some(status) = now else { return starting() };
+    let body = match serde_json::to_vec(status.as_ref()) {
+        Ok(body) => body,
+        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    };
+    let mut answer = HeaderMap::new();
+    if let Some(nonce) = headers.get(NONCE_HEADER).and_then(|nonce| nonce.to_str().ok())
+        && is_nonce(nonce)
+        && let Some(secret) = secret(&sources.declared)
+        && let Some(question) = uri.path_and_query()
+        && let Ok(seal) = secret.seal(nonce, question.as_str(), &body).parse()
+    {
+        answer.insert(SEAL_HEADER, seal);
     }
+    (
+        answer,
+        [
+            (header::CONTENT_TYPE, "application/json"),
+            (header::CACHE_CONTROL, "no-store"),
+        ],
+        body,
+    )
+        .into_response()
+}
+
+/// The secret of this moment: its file may appear or change at any time. One that cannot be used is a fact that the
+/// status document shows; here it only means an answer without a seal.
+fn secret(declared: &watch::Receiver<Arc<Desired>>) -> Option<Secret> {
+    let file = declared.borrow().replication.password_file.clone();
+    Secret::read(&file).ok().flatten()
 }
 
 /// 200 only while the gate is open; for health checks and proxies.
-async fn gate(State(published): State<Published>) -> Response {
-    let now = published.borrow().clone();
+async fn gate(State(sources): State<Sources>) -> Response {
+    let now = sources.published.borrow().clone();
     match now {
         Some(status) => {
             let code = if status.gate.state == "open" {
@@ -147,7 +187,7 @@ fn starting() -> Response {
     (
         StatusCode::SERVICE_UNAVAILABLE,
         [(header::CACHE_CONTROL, "no-store")],
-        "the daemon is starting\n",
+        format!("{STARTING}\n"),
     )
         .into_response()
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::header::HOST;
@@ -19,6 +19,11 @@ const LENGTH: usize = 1 << 20;
 
 /// Asks the daemon that listens there for `path`; gives the answer's text.
 pub(super) async fn get(listen: SocketAddr, path: &str) -> Result<String> {
+    get_within(LIMIT, listen, path).await
+}
+
+/// The same, with less patience.
+pub(super) async fn get_within(limit: Duration, listen: SocketAddr, path: &str) -> Result<String> {
     let address = reachable(listen);
     let ask = async {
         let stream = TcpStream::connect(address).await?;
@@ -39,9 +44,9 @@ pub(super) async fn get(listen: SocketAddr, path: &str) -> Result<String> {
         }
         Ok(text)
     };
-    timeout(LIMIT, ask)
+    timeout(limit, ask)
         .await
-        .with_context(|| format!("no answer within {} seconds", LIMIT.as_secs()))?
+        .unwrap_or_else(|_| Err(anyhow!("no answer within {} seconds", limit.as_secs())))
         .with_context(|| format!("no daemon answers at {address}"))
 }
 

@@ -9,8 +9,9 @@ use super::render::{code, print_plan, print_status};
 use super::{StateArgs, client, exit};
 use crate::desired::{self, Desired, Surroundings};
 use crate::hint::hinted;
-use crate::observed::Observed;
-use crate::plan::{Gate, gate, plan as make_plan};
+use crate::observed::{Moment, Observed, Seen};
+use crate::peer;
+use crate::plan::{Gate, effective, gate, plan as make_plan};
 use crate::probe::{FromInside, Prober};
 use crate::status::{FileState, Status, plan_section, status as make_status};
 use crate::sys::clock;
@@ -48,11 +49,23 @@ fn print_unsupported(path: &Utf8Path, desired: &Desired) -> Result<()> {
 pub(super) async fn plan(state: &StateArgs, json: bool) -> Result<u8> {
     let (path, desired) = load(state)?;
     print_unsupported(&path, &desired)?;
-    let observed: Observed = Prober::default()
-        .look(&desired, FromInside::default(), true)
-        .await;
+    let (mut observed, view): (Observed, _) = {
+        let mut prober = Prober::default();
+        tokio::join!(
+            prober.look(&desired, FromInside::default(), true),
+            peer::ask_once(&desired)
+        )
+    };
     let now = clock::now();
-    let plan = make_plan(&desired, &observed, now);
+    observed.peer = view.at(now, desired.safety.peer_wait);
+    observed.peer_memory = Seen::new(view.memory, now);
+    let desired = effective(&desired, &observed).into_owned();
+    let mut plan = make_plan(&desired, &observed, now);
+    if let Some(flag) = plan.flag {
+        // Nothing is announced by a dry run; what comes after that is what people want to see.
+        observed.flag = Some((flag, Moment::default()));
+        plan = make_plan(&desired, &observed, now);
+    }
     let section = plan_section(&plan, None);
     if json {
         let gate = gate(

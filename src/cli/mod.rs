@@ -3,13 +3,20 @@
 mod client;
 mod commands;
 mod daemon;
+mod demo;
+mod init;
+mod join;
+mod pairing;
 mod render;
+mod role;
 
 use std::process::ExitCode;
 
 use camino::Utf8PathBuf;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
+use crate::desired::Role;
 use crate::hint::hint_of;
 use crate::instance::Taken;
 
@@ -67,8 +74,46 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a new state file, make the replication secret, print the line for the other laptop
+    Init(init::InitArgs),
+    /// Pair with the laptop that `paceline init` ran on: take its secret over, write this laptop's state file
+    Join(join::JoinArgs),
+    /// Change one word of the state file, and nothing else in it
+    #[command(subcommand)]
+    Set(Setting),
+    /// The other laptop is gone, take over: short for `set role failover`
+    Failover(StateArgs),
+    /// Follow the other laptop, hand over to it first: short for `set role standby`
+    Standby(StateArgs),
+    /// This laptop's database is the one that is written to: short for `set role primary`
+    Primary(StateArgs),
+    /// Try Paceline out: two laptops in a directory of their own, which is removed at the end
+    Demo(demo::DemoArgs),
+    /// What stands for RaceDB in the demo
+    #[command(hide = true)]
+    DemoApp,
     /// Print the JSON Schema of the state file
     Schema,
+}
+
+#[derive(Debug, Subcommand)]
+enum Setting {
+    /// Declare the role of this laptop
+    Role {
+        /// The new role
+        #[arg(value_parser = one_of(&[Role::Primary, Role::Standby, Role::Failover, Role::Recovery]))]
+        role: Role,
+        #[command(flatten)]
+        state: StateArgs,
+    },
+}
+
+/// Reads one of these roles.
+fn one_of(roles: &'static [Role]) -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(roles.iter().map(|role| role.word())).try_map(|word| {
+        let role = roles.iter().copied().find(|role| role.word() == word);
+        role.ok_or("not a role")
+    })
 }
 
 #[derive(Clone, Debug, Args)]
@@ -86,6 +131,8 @@ pub fn main() -> ExitCode {
     logging();
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Threads for slow calls are to take no signal: only ours looks whether there was one before it executes anew.
+        .on_thread_start(crate::supervise::signals::hold_back)
         .build()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| {
@@ -113,6 +160,14 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Plan { state, json } => commands::plan(&state, json).await,
         Command::Apply(state) => daemon::apply(&state).await,
         Command::Status { state, json } => commands::status(&state, json).await,
+        Command::Init(args) => init::init(&args),
+        Command::Join(args) => join::join(&args).await,
+        Command::Set(Setting::Role { role, state }) => role::set(&state, role).await,
+        Command::Failover(state) => role::set(&state, Role::Failover).await,
+        Command::Standby(state) => role::set(&state, Role::Standby).await,
+        Command::Primary(state) => role::set(&state, Role::Primary).await,
+        Command::Demo(args) => demo::demo(&args).await,
+        Command::DemoApp => demo::desk::app().await,
         Command::Schema => commands::schema(),
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use anyhow::Result;
 
 use super::exit;
-use crate::status::{PlanSection, PlanState, Status};
+use crate::status::{PeerSection, PlanSection, PlanState, Status};
 
 /// The exit code for a plan that stands like this.
 pub(super) fn code(state: PlanState) -> u8 {
@@ -46,21 +46,33 @@ pub(super) fn print_status(status: &Status) -> Result<()> {
     let paused = if status.desired.paused { " (paused)" } else { "" };
     writeln!(out, "node     {}", status.node)?;
     writeln!(out, "role     {}{paused}", status.desired.role)?;
+    let server = &status.server;
     writeln!(
         out,
-        "server   {} (PostgreSQL {}, port {}, process {})",
-        text(&status.server, "state"),
-        text(&status.server, "version"),
-        text(&status.server, "port"),
-        text(&status.server, "pid")
+        "server   {}{} (PostgreSQL {}, port {}, process {})",
+        server.state,
+        if server.streaming { ", streaming" } else { "" },
+        or_dash(server.version.as_ref()),
+        or_dash(server.port),
+        or_dash(server.pid)
     )?;
+    if let Some(reason) = &server.reason {
+        writeln!(out, "         {reason}")?;
+    }
+    let lag = server
+        .lag_bytes
+        .map(|lag| format!(", {lag} bytes behind the other laptop"));
     writeln!(
         out,
-        "data     {}, timeline {}, position {}",
-        text(&status.data, "state"),
-        text(&status.data, "timeline"),
-        text(&status.server, "lsn")
+        "data     {}, timeline {}, position {}{}",
+        status.data.state,
+        or_dash(status.data.timeline),
+        or_dash(server.lsn),
+        lag.unwrap_or_default()
     )?;
+    if status.peer.declared {
+        writeln!(out, "peer     {}", peer(&status.peer))?;
+    }
     writeln!(out, "gate     {}: {}", status.gate.state, status.gate.reason)?;
     if let Some(app) = &status.app {
         writeln!(
@@ -89,4 +101,41 @@ pub(super) fn print_status(status: &Status) -> Result<()> {
     }
     drop(out);
     print_plan(&status.plan)
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or("-".to_owned(), |value| value.to_string())
+}
+
+/// The other laptop in one line.
+fn peer(peer: &PeerSection) -> String {
+    let name = peer.node.clone().unwrap_or_else(|| "the other laptop".to_owned());
+    if !peer.reachable {
+        let age = peer.age_ms.map(|ms| {
+            format!(
+                " for {}",
+                humantime::format_duration(std::time::Duration::from_secs(ms / 1000))
+            )
+        });
+        return format!(
+            "{name} does not answer{}: {}",
+            age.unwrap_or_default(),
+            peer.reason.as_deref().unwrap_or("it was not asked yet")
+        );
+    }
+    let role = peer.role.map_or("its daemon does not answer".to_owned(), |role| {
+        format!("declared {role}")
+    });
+    let data = peer
+        .data
+        .map(|data| format!(", its copy is {data}"))
+        .unwrap_or_default();
+    let flag = peer
+        .flag
+        .map(|flag| format!(", {}", flag.word()))
+        .unwrap_or_default();
+    format!(
+        "{name}: {role}, server {}{data}{flag}",
+        peer.server.as_deref().unwrap_or("unknown")
+    )
 }

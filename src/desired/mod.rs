@@ -6,14 +6,19 @@
 //!                            watch (when to look again)
 //! ```
 //!
+//! A text with another role comes from [`edit`], the text of a new file from [`fresh`].
+//!
 //! [`mod@file`] knows YAML; [`validate()`] knows the format (with `sections`, `rules`, `words`, [`managed`] and
-//! `unsupported`). Both are pure. [`source`] and [`mod@watch`] are the edge to the machine. Nothing in here acts on what
-//! is declared, and nothing outside reads the file.
+//! `unsupported`). Both are pure. [`source`], [`rewrite`] and [`mod@watch`] are the edge to the machine. Nothing in here
+//! acts on what is declared, and nothing outside reads the file.
 
 pub mod diagnostic;
+pub mod edit;
 pub mod file;
+pub mod fresh;
 pub mod managed;
 pub mod model;
+pub mod rewrite;
 pub mod source;
 pub mod watch;
 
@@ -29,7 +34,8 @@ mod words;
 pub use diagnostic::{Diagnostic, Place};
 pub use managed::MANAGED_SETTINGS;
 pub use model::*;
+pub use rewrite::{Rewritten, set_role};
 pub use schema::schema;
-pub use source::{LoadError, load, locate};
-pub use validate::{Surroundings, validate};
+pub use source::{LoadError, load, locate, locate_new};
+pub use validate::{DEFAULT_API_PORT, DEFAULT_PORT, Surroundings, validate};
 pub use watch::{Handle, Reading, Valid, watch};

@@ -99,7 +99,7 @@ pub struct Unsupported {
 }
 
 /// Where the other laptop answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerAddress {
     /// Host name or address.
     pub host: String,
@@ -174,6 +174,20 @@ pub enum SslMode {
     VerifyCa,
     /// Demand TLS and a certificate for the name that was dialled.
     VerifyFull,
+}
+
+impl SslMode {
+    /// The word as libpq reads it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Allow => "allow",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
 }
 
 /// How the two laptops replicate.
@@ -302,6 +316,11 @@ impl Desired {
     /// Directory of the server configuration that Paceline writes.
     pub fn conf_directory(&self) -> Utf8PathBuf {
         self.home.join("conf")
+    }
+
+    /// The passfile of the server and of the tools that run as its user: the password of the replication.
+    pub fn replication_passfile(&self) -> Utf8PathBuf {
+        self.conf_directory().join("replication.pgpass")
     }
 
     /// Directory of the server's unix socket; what local programs use as `PGHOST`.

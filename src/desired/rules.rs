@@ -66,6 +66,14 @@ pub fn check(desired: &Desired, surroundings: &Surroundings, problems: &Problems
             "use two different users",
         );
     }
+    // PostgreSQL's name; Paceline works as this role itself, and would change its password and rights.
+    if desired.replication.user == "postgres" {
+        problems.about(
+            "replication.user",
+            "replication.user: \"postgres\" is the superuser".to_owned(),
+            "leave it out (replicator), or choose a role for the replication alone",
+        );
+    }
     let restores = desired
         .recovery
         .as_ref()

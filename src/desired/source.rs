@@ -26,7 +26,8 @@ const USUAL_PLACES: [&str; 2] = ["state.yaml", "/etc/paceline/state.yaml"];
 pub enum LoadError {
     /// There is no file.
     #[error(
-        "{path}: there is no such file\n  help: write one; its smallest form is the one line `role: primary`"
+        "{path}: there is no such file\n  help: `paceline init` writes one; its smallest form is the one line \
+         `role: primary`"
     )]
     Missing {
         /// Where it should be.
@@ -111,11 +112,7 @@ fn own_addresses() -> nix::Result<Vec<IpAddr>> {
 /// Where the state file is: the argument, else `$PACELINE_STATE`, else the first of the usual places that has one.
 /// Absolute. A place that somebody named does not have to hold a file yet.
 pub fn locate(argument: Option<&Utf8Path>) -> anyhow::Result<Utf8PathBuf> {
-    let variable = env::var("PACELINE_STATE")
-        .ok()
-        .filter(|value| !value.is_empty())
-        .map(Utf8PathBuf::from);
-    if let Some(named) = argument.map(Utf8Path::to_owned).or(variable) {
+    if let Some(named) = named(argument) {
         return absolute(&named);
     }
     for place in USUAL_PLACES {
@@ -126,10 +123,31 @@ pub fn locate(argument: Option<&Utf8Path>) -> anyhow::Result<Utf8PathBuf> {
     }
     Err(anyhow!(
         "there is no state file: looked at the argument (none), $PACELINE_STATE (not set), ./{} and {}\n  \
-         help: name the file, or write one; its smallest form is the one line `role: primary`",
+         help: name the file, or let `paceline init` write one; its smallest form is the one line `role: primary`",
         USUAL_PLACES[0],
         USUAL_PLACES[1],
     ))
+}
+
+/// Where a new state file is made: the argument, else `$PACELINE_STATE`, else where a daemon of root or of an ordinary
+/// user is usually started. Absolute.
+pub fn locate_new(argument: Option<&Utf8Path>) -> anyhow::Result<Utf8PathBuf> {
+    let [beside_us, of_the_system] = USUAL_PLACES;
+    let usual = if geteuid().is_root() {
+        of_the_system
+    } else {
+        beside_us
+    };
+    absolute(&named(argument).unwrap_or_else(|| usual.into()))
+}
+
+/// The file that somebody named, if anybody did.
+fn named(argument: Option<&Utf8Path>) -> Option<Utf8PathBuf> {
+    let variable = || {
+        let value = env::var("PACELINE_STATE").ok()?;
+        (!value.is_empty()).then(|| Utf8PathBuf::from(value))
+    };
+    argument.map(Utf8Path::to_owned).or_else(variable)
 }
 
 fn absolute(path: &Utf8Path) -> anyhow::Result<Utf8PathBuf> {

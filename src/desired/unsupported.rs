@@ -3,7 +3,7 @@
 //! When a behaviour is built, its row goes; when all rows are gone, so does this file. Only data and the look-up of it.
 
 use super::file::{Entry, Node};
-use super::model::{Desired, Role, Unsupported};
+use super::model::{Desired, Durability, Role, Unsupported};
 
 struct Row {
     /// How the key is called in the report.
@@ -23,34 +23,17 @@ enum Found {
 
 const NOT_BUILT: &[Row] = &[
     Row {
-        key: "peer",
-        found: Found::Present,
-        instead: "the other laptop is not asked and nothing is copied from it",
-    },
-    Row {
-        key: "nodes",
-        found: Found::When(|root, desired| root.get("nodes").filter(|_| desired.peer.is_some())),
-        instead: "the other laptop is not asked and nothing is copied from it",
-    },
-    Row {
-        key: "role: standby",
-        found: Found::When(|root, desired| role(root, desired, Role::Standby)),
-        instead: "this laptop does not follow the other one",
-    },
-    Row {
         key: "role: recovery",
         found: Found::When(|root, desired| role(root, desired, Role::Recovery)),
         instead: "nothing is restored",
     },
     Row {
-        key: "postgres.trigger_file",
-        found: Found::Present,
-        instead: "the file is not looked for",
-    },
-    Row {
-        key: "replication",
-        found: Found::Present,
-        instead: "nothing is replicated",
+        key: "replication.durability",
+        found: Found::When(|root, desired| {
+            root.find("replication.durability")
+                .filter(|_| desired.replication.durability == Durability::Sync)
+        }),
+        instead: "a commit does not wait for the standby",
     },
     Row {
         key: "archive",
@@ -88,9 +71,9 @@ const NOT_BUILT: &[Row] = &[
         instead: "no network address is moved",
     },
     Row {
-        key: "safety",
+        key: "safety.keep_set_aside",
         found: Found::Present,
-        instead: "nothing waits for the other laptop and nothing is set aside",
+        instead: "set-aside copies are kept until somebody removes them",
     },
     Row {
         key: "consent",

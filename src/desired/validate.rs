@@ -39,8 +39,10 @@ pub struct Surroundings {
 /// The roles with what they say, for a person.
 const ROLES: &str = "primary (this database is written to), standby (it follows the other laptop), \
                      failover (the other laptop is gone: take over) or recovery (restore a backup)";
-const DEFAULT_PORT: u16 = 5432;
-const DEFAULT_API_PORT: u16 = 8432;
+/// PostgreSQL's port, if the file says none.
+pub const DEFAULT_PORT: u16 = 5432;
+/// The port of the HTTP interface, if the file says none.
+pub const DEFAULT_API_PORT: u16 = 8432;
 
 /// Validates the text of a state file.
 pub fn validate(text: &str, surroundings: &Surroundings) -> Result<Desired, Vec<Diagnostic>> {

@@ -220,17 +220,7 @@ pub fn host_and_port(value: &Value<'_>) -> Option<(String, Option<u16>)> {
         Some((text, ScalarKind::Number)) => return incomplete(value, text),
         _ => value.text()?,
     };
-    if text.parse::<IpAddr>().is_ok() {
-        return Some((text, None));
-    }
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, "")) => (host, None),
-        Some((host, rest)) => (host, rest.strip_prefix(':').or(Some(rest))),
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text.as_str(), None),
-        },
-    };
+    let (host, port) = split_port(&text);
     let port = match port {
         None => None,
         Some(digits) => match digits.parse::<u16>() {
@@ -244,6 +234,21 @@ pub fn host_and_port(value: &Value<'_>) -> Option<(String, Option<u16>)> {
         },
     };
     Some((check_host(value, host)?, port))
+}
+
+/// `host`, `host:port` or `[v6]:port` in two; neither part is judged.
+pub fn split_port(text: &str) -> (&str, Option<&str>) {
+    if text.parse::<IpAddr>().is_ok() {
+        return (text, None);
+    }
+    match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, "")) => (host, None),
+        Some((host, rest)) => (host, rest.strip_prefix(':').or(Some(rest))),
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    }
 }
 
 /// What YAML takes for a number can be a part of an address, and never is a whole one.

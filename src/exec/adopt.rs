@@ -39,7 +39,11 @@ pub(super) async fn cluster(context: &Context<'_>) -> Result<()> {
             probe::own_configuration(data_directory)
         })?),
     };
-    let sidecar = first_sidecar(control, origin, &context.desired.node);
+    let mut sidecar = first_sidecar(control, origin, &context.desired.node);
+    if cluster.standby_signal {
+        // Its epochs are the other laptop's to name.
+        sidecar.intended = None;
+    }
     write_sidecar(data_directory, &sidecar)?;
     super::remember(context.desired, &sidecar)?;
     if let Origin::Adopted(own) = &sidecar.origin {

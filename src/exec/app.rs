@@ -15,7 +15,7 @@ use crate::desired::{App, AppPort, Database, Desired};
 use crate::observed::{AppFacts, AppState, Moment};
 use crate::plan::Gate;
 use crate::plan::app::{AppStep, PROVEN, app_step, backoff, declaration};
-use crate::probe::database::read_password;
+use crate::probe::database::password;
 use crate::probe::postmaster;
 use crate::supervise::app::{Registry, Start, signal};
 use crate::supervise::output::Output;
@@ -301,7 +301,7 @@ fn write_passfile(
     identity: &users::Identity,
 ) -> Result<camino::Utf8PathBuf> {
     let path = &database.password_file;
-    let password = read_password(path)
+    let password = password(desired, database)
         .with_context(|| format!("cannot use the password file {path}"))?
         .with_context(|| format!("the password file {path} does not exist"))?;
     let directory = desired.home.join("app");

@@ -10,7 +10,7 @@ use camino::Utf8Path;
 use super::Context;
 use crate::hint::hinted;
 use crate::lineage::Origin;
-use crate::observed::{ClusterState, Installation};
+use crate::observed::{ClusterState, Installation, NEW_DATABASE_FILE};
 use crate::plan::configuration::SUPERUSER;
 use crate::sys::files::{self, ensure_directory};
 use crate::{probe, supervise::tool};
@@ -71,7 +71,15 @@ pub(super) async fn cluster(context: &Context<'_>, programs: &Installation) -> R
     }
     files::sync_parent(data_directory)
         .with_context(|| format!("cannot make the name {data_directory} durable"))?;
-    super::remember(context.desired, &sidecar)
+    super::remember(context.desired, &sidecar)?;
+    // It was for this one time.
+    let permission = context.desired.home.join(NEW_DATABASE_FILE);
+    match fs::remove_file(&permission) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {permission}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn make(

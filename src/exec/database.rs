@@ -1,12 +1,13 @@
 //! The application's role and database.
 
 use anyhow::{Context as _, Result, bail};
+use camino::Utf8Path;
 use postgres_protocol::password::scram_sha_256;
 
 use super::Context;
-use crate::desired::Database;
+use crate::desired::{Database, Desired};
 use crate::observed::Login;
-use crate::probe::database::{identifier, literal, read_password, try_login};
+use crate::probe::database::{self as probe, identifier, literal, try_login};
 use crate::probe::server;
 use crate::sys::files::{ensure_directory, write_durably};
 
@@ -14,7 +15,7 @@ pub(super) async fn ensure(context: &Context<'_>) -> Result<()> {
     let Some(wanted) = &context.desired.postgres.database else {
         return Ok(());
     };
-    let password = password(wanted)?;
+    let password = password(context.desired, wanted)?;
     let client = server::connect(context.desired, "postgres").await?;
     let owner = identifier(&wanted.owner);
     // The server stores this, and only this goes over the line: the password itself appears in no log.
@@ -77,16 +78,21 @@ pub(super) async fn ensure(context: &Context<'_>) -> Result<()> {
 }
 
 /// The owner's password; one that is ours to choose is made when missing.
-fn password(wanted: &Database) -> Result<String> {
+fn password(desired: &Desired, wanted: &Database) -> Result<String> {
     let path = &wanted.password_file;
     if let Some(password) =
-        read_password(path).with_context(|| format!("cannot use the password file {path}"))?
+        probe::password(desired, wanted).with_context(|| format!("cannot use the password file {path}"))?
     {
         return Ok(password);
     }
     if wanted.password_file_declared {
         bail!("the password file {path} does not exist");
     }
+    make_password(path)
+}
+
+/// Makes a password file of ours: for the daemon alone.
+pub(super) fn make_password(path: &Utf8Path) -> Result<String> {
     if let Some(directory) = path.parent() {
         ensure_directory(directory, 0o700, None)?;
     }

@@ -4,8 +4,10 @@ use anyhow::{Context as _, Result, bail};
 use camino::Utf8Path;
 
 use super::Context;
-use crate::lineage::{Epoch, Origin, Sidecar};
-use crate::observed::{Answer, ControlData, Fact};
+use tokio_postgres::Client;
+
+use crate::lineage::{Epoch, Lsn, Origin, Sidecar};
+use crate::observed::ControlData;
 use crate::probe::database::literal;
 use crate::probe::{self, server};
 use crate::sys::clock;
@@ -42,54 +44,47 @@ pub(super) fn first_sidecar(control: &ControlData, origin: Origin, node: &str) -
 
 pub(super) async fn name(context: &Context<'_>) -> Result<()> {
     let data_directory = &context.desired.postgres.data_directory;
-    let observed = probe::Prober::default()
-        .look(context.desired, probe::FromInside::default(), true)
-        .await;
-    let facts = match &observed.server.fact {
-        Fact::Known(Answer::Facts(facts)) if !facts.in_recovery => facts,
-        Fact::Known(Answer::Facts(_)) => bail!("the server is read-only"),
-        Fact::Known(Answer::Refused(why)) | Fact::Unknown(why) => bail!("the server does not answer: {why}"),
-        Fact::Known(Answer::NotAsked) => bail!("the server is not ready"),
-    };
-    let cluster = observed.cluster().context("the data directory cannot be seen")?;
-    let mut sidecar = match &cluster.sidecar {
-        Fact::Unknown(why) => bail!("the note beside the data directory cannot be read: {why}"),
-        Fact::Known(Some(sidecar)) if sidecar.belongs_to(&facts.system_identifier) => sidecar.clone(),
-        Fact::Known(_) => bail!("there is no note beside {data_directory} yet"),
+    let client = context.connect().await?;
+    let now = Written::ask(&client).await?;
+    let mut sidecar = match probe::read_sidecar(data_directory)? {
+        Some(sidecar) if sidecar.belongs_to(&now.system_identifier) => sidecar,
+        Some(_) | None => bail!("there is no note of this database beside {data_directory} yet"),
     };
 
     // Rows that somebody removed come back from the sidecar: the history does not change by that.
-    let mut epochs = facts.epochs.clone();
+    let mut epochs = server::epochs(&client).await?;
     for epoch in &sidecar.epochs {
         if !epochs.iter().any(|row| row.uuid == epoch.uuid) {
-            insert(context, epoch).await?;
+            insert(&client, epoch).await?;
             epochs.push(epoch.clone());
         }
     }
-    if !epochs.iter().any(|epoch| epoch.timeline == facts.timeline) {
-        let intended = sidecar
-            .intended
-            .take()
-            .filter(|epoch| epoch.timeline == facts.timeline);
-        let epoch = intended.unwrap_or_else(|| Epoch {
+    if !epochs.iter().any(|epoch| epoch.timeline == now.timeline) {
+        let parent = epochs.last().map(|epoch| epoch.uuid);
+        // An intention is about the timeline that branches off where the copy is now; any other is void.
+        let intended = sidecar.intended.take().filter(|epoch| epoch.parent == parent);
+        let mut epoch = intended.unwrap_or_else(|| Epoch {
             uuid: uuid::Uuid::new_v4(),
-            parent: epochs.last().map(|epoch| epoch.uuid),
+            parent,
             supersedes: Vec::new(),
-            begin_lsn: facts.lsn,
-            timeline: facts.timeline,
+            begin_lsn: now.position,
+            timeline: now.timeline,
             node: context.desired.node.clone(),
             time: clock::timestamp(),
         });
+        epoch.timeline = now.timeline;
+        if let Some(switch) = now.switch {
+            epoch.begin_lsn = switch;
+        }
         sidecar.intended = Some(epoch.clone());
         write_sidecar(data_directory, &sidecar)?;
-        insert(context, &epoch).await?;
+        insert(&client, &epoch).await?;
     }
-    let client = server::connect(context.desired, "postgres").await?;
     let rows = server::epochs(&client).await?;
-    if !rows.iter().any(|epoch| epoch.timeline == facts.timeline) {
+    if !rows.iter().any(|epoch| epoch.timeline == now.timeline) {
         bail!(
             "the row of timeline {} is not in paceline.epoch after it was written",
-            facts.timeline
+            now.timeline
         );
     }
     sidecar.epochs = rows;
@@ -98,13 +93,61 @@ pub(super) async fn name(context: &Context<'_>) -> Result<()> {
     super::remember(context.desired, &sidecar)
 }
 
+/// What a server that is written to says of its history.
+struct Written {
+    system_identifier: String,
+    timeline: u32,
+    position: Lsn,
+    /// Where its timeline branched off, from the timeline's history file; `None` for the first.
+    switch: Option<Lsn>,
+}
+
+impl Written {
+    async fn ask(client: &Client) -> Result<Self> {
+        let rows = server::query(client, include_str!("written.sql")).await?;
+        let row = rows.first().context("the server gave no row")?;
+        let text = |name: &str| {
+            row.get(name)
+                .with_context(|| format!("the server gave no {name}"))
+        };
+        if text("in_recovery")? != "f" {
+            bail!("the server is read-only");
+        }
+        let position = |text: &str| text.parse::<Lsn>().map_err(anyhow::Error::msg);
+        let timeline: u32 = text("timeline")?.parse().context("the timeline is no number")?;
+        let mut switch = None;
+        if timeline > 1 {
+            let sql =
+                format!("select pg_read_file('pg_wal/{timeline:08X}.history', 0, 1048576, true) as history");
+            let rows = server::query(client, &sql).await?;
+            let history = rows
+                .first()
+                .and_then(|row| row.get("history"))
+                .unwrap_or_default();
+            // The last line is the timeline that it branched off: number, position, reason.
+            let last = history
+                .lines()
+                .rfind(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit()));
+            switch = last
+                .and_then(|line| line.split_whitespace().nth(1))
+                .map(position)
+                .transpose()?;
+        }
+        Ok(Self {
+            system_identifier: text("system_identifier")?.to_owned(),
+            timeline,
+            position: position(text("position")?)?,
+            switch,
+        })
+    }
+}
+
 /// Writes the row; the table is made if needed. A commit here must not wait for a standby, and must be on our disk.
-async fn insert(context: &Context<'_>, epoch: &Epoch) -> Result<()> {
-    let client = server::connect(context.desired, "postgres").await?;
+async fn insert(client: &Client, epoch: &Epoch) -> Result<()> {
     let optional = |uuid: Option<uuid::Uuid>| uuid.map_or("null".to_owned(), |uuid| format!("'{uuid}'"));
     let supersedes: Vec<String> = epoch.supersedes.iter().map(ToString::to_string).collect();
     let sql = format!(
-        "begin; set local synchronous_commit = 'local'; {table}; \
+        "begin; set local synchronous_commit = 'local'; set local client_min_messages = 'warning'; {table}; \
          insert into paceline.epoch (uuid, parent, supersedes, begin_lsn, timeline, node, \"time\") \
          values ('{uuid}', {parent}, '{{{supersedes}}}', '{lsn}', {timeline}, {node}, {time}) \
          on conflict (uuid) do nothing; commit",
@@ -117,7 +160,7 @@ async fn insert(context: &Context<'_>, epoch: &Epoch) -> Result<()> {
         node = literal(&epoch.node),
         time = literal(&epoch.time),
     );
-    server::query(&client, &sql)
+    server::query(client, &sql)
         .await
         .context("cannot write the row into paceline.epoch")?;
     Ok(())

@@ -5,21 +5,29 @@
 
 mod adopt;
 pub mod app;
+mod clone;
 mod configure;
 mod create;
 mod database;
 mod epoch;
+mod follow;
+mod promote;
+mod replication;
 mod server;
 
-use anyhow::Result;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
 use camino::Utf8Path;
 use tokio::sync::watch;
+use tokio_postgres::Client;
 
 use crate::desired::Desired;
 use crate::hint::hinted;
 use crate::lineage::Sidecar;
 use crate::observed::{AppFacts, Remembered};
 use crate::plan::Action;
+use crate::probe::server::Shared;
 use crate::sys::files;
 use crate::sys::users::{self, Identity};
 
@@ -30,9 +38,31 @@ pub struct Context<'a> {
     pub desired: &'a Desired,
     /// The application, which some effects wait for.
     pub app: watch::Receiver<AppFacts>,
+    /// A connection to the server that is open already, perhaps.
+    pub session: Shared,
+    /// Where an effect that takes long says, in words, how far it has come.
+    pub progress: watch::Sender<Option<String>>,
+}
+
+impl<'a> Context<'a> {
+    /// For one effect alone: no application, nobody who follows its progress.
+    pub fn alone(desired: &'a Desired) -> Self {
+        Self {
+            desired,
+            app: watch::channel(AppFacts::default()).1,
+            session: Shared::default(),
+            progress: watch::channel(None).0,
+        }
+    }
 }
 
 impl Context<'_> {
+    /// A connection to the server that runs now.
+    async fn connect(&self) -> Result<Arc<Client>> {
+        let process = server::running(self)?.context("the server is not running any more")?;
+        self.session.connect(self.desired, process.id().pid).await
+    }
+
     /// The user that the server runs as.
     fn server_user(&self) -> Result<Identity> {
         let name = &self.desired.postgres.os_user;
@@ -69,6 +99,15 @@ pub async fn carry_out(context: &mut Context<'_>, action: &Action) -> Result<()>
         Action::PurgeAutoConf(names) => configure::purge_auto_conf(context, names),
         Action::StartServer(start) => server::start(context, start).await,
         Action::ReloadServer { configuration } => server::reload(context, configuration).await,
+        Action::Clone(source) => clone::cluster(context, source).await,
+        Action::RecordEpochs(epochs) => follow::record(context, epochs),
+        Action::WakeReceiver => follow::wake(context),
+        Action::RemoveRecoverySignal => follow::remove_recovery_signal(context),
+        Action::ResumeReplay => promote::resume_replay(context).await,
+        Action::IntendEpoch(intention) => promote::intend(context, intention),
+        Action::Promote => promote::promote(context).await,
+        Action::Checkpoint => promote::checkpoint(context).await,
+        Action::EnsureReplication(need) => replication::ensure(context, need).await,
         Action::NameEpoch => epoch::name(context).await,
         Action::EnsureDatabase => database::ensure(context).await,
         Action::StopApp => stop_app(context).await,

@@ -241,7 +241,7 @@ fn gone(context: &Context<'_>) -> Result<()> {
 }
 
 /// A handle of the server that runs now, opened first and verified after, so that both speak of one process.
-fn running(context: &Context<'_>) -> Result<Option<Process>> {
+pub(super) fn running(context: &Context<'_>) -> Result<Option<Process>> {
     let user = context.server_user()?;
     let Postmaster::Running(seen) = postmaster::look(context.desired, &user)? else {
         return Ok(None);

@@ -1,6 +1,8 @@
 //! The data directory as facts, and what they add up to.
 
-use serde::Serialize;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use super::Fact;
 use crate::lineage::{Lsn, Sidecar};
@@ -78,6 +80,37 @@ pub struct ControlData {
     /// The larger of the checkpoint's timeline and the minimum recovery point's: the checkpoint's alone is stale
     /// after a promotion.
     pub timeline: u32,
+    /// What a standby must not have lower.
+    pub needed: Parameters,
+}
+
+/// The parameters that a standby must not have lower than its primary: lower at its start it does not start, raised
+/// later it stops replaying, and a promotion then shuts it down (POSTGRES-FACTS 9 and 38).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Parameters {
+    /// `max_connections`
+    pub max_connections: u32,
+    /// `max_worker_processes`
+    pub max_worker_processes: u32,
+    /// `max_wal_senders`
+    pub max_wal_senders: u32,
+    /// `max_prepared_transactions`
+    pub max_prepared_transactions: u32,
+    /// `max_locks_per_transaction`
+    pub max_locks_per_transaction: u32,
+}
+
+impl Parameters {
+    /// Each with its name.
+    pub const fn named(&self) -> [(&'static str, u32); 5] {
+        [
+            ("max_connections", self.max_connections),
+            ("max_worker_processes", self.max_worker_processes),
+            ("max_wal_senders", self.max_wal_senders),
+            ("max_prepared_transactions", self.max_prepared_transactions),
+            ("max_locks_per_transaction", self.max_locks_per_transaction),
+        ]
+    }
 }
 
 /// What the copy is, while no server runs on it.
@@ -100,6 +133,68 @@ pub enum Data {
     Recovering,
     /// The marks contradict each other: which, in words.
     Unclear(Contradiction),
+}
+
+/// What a copy is, in one word of the status document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataState {
+    /// See [`Data::Empty`].
+    Empty,
+    /// See [`Data::NotOurs`].
+    NotOurs,
+    /// See [`Data::Tainted`].
+    Tainted,
+    /// See [`Data::Primary`].
+    Primary,
+    /// See [`Data::Replica`].
+    Replica,
+    /// See [`Data::Recovering`].
+    Recovering,
+    /// See [`Data::Unclear`].
+    Unclear,
+    /// It could not be seen.
+    Unknown,
+}
+
+impl DataState {
+    /// Whether there is a database to copy, or that could be ahead of another.
+    pub const fn holds_data(self) -> bool {
+        match self {
+            Self::Primary | Self::Replica | Self::Recovering => true,
+            Self::Empty | Self::NotOurs | Self::Tainted | Self::Unclear | Self::Unknown => false,
+        }
+    }
+}
+
+impl fmt::Display for DataState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "empty",
+            Self::NotOurs => "not a database",
+            Self::Tainted => "half-made",
+            Self::Primary => "a primary's",
+            Self::Replica => "a standby's",
+            Self::Recovering => "in the middle of a recovery",
+            Self::Unclear => "unclear",
+            Self::Unknown => "not visible",
+        })
+    }
+}
+
+impl Data {
+    /// The same in one word.
+    pub const fn state(&self) -> DataState {
+        match self {
+            Self::Empty => DataState::Empty,
+            Self::NotOurs(_) => DataState::NotOurs,
+            Self::Tainted => DataState::Tainted,
+            Self::Primary { .. } => DataState::Primary,
+            Self::Replica => DataState::Replica,
+            Self::Recovering => DataState::Recovering,
+            Self::Unclear(_) => DataState::Unclear,
+        }
+    }
 }
 
 /// Marks of a data directory that do not fit together.

@@ -5,6 +5,7 @@
 //! names it alike.
 
 mod data;
+mod peer;
 mod server;
 
 use std::time::Duration;
@@ -12,9 +13,18 @@ use std::time::Duration;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
-pub use self::data::{Cluster, ClusterState, Contradiction, ControlData, Data, DataDirectory};
-pub use self::server::{Answer, Postmaster, RunningServer, Server, ServerFacts, ServerPhase};
-use crate::lineage::{Lineage, Origin};
+pub use self::data::{
+    Cluster, ClusterState, Contradiction, ControlData, Data, DataDirectory, DataState, Parameters,
+};
+pub use self::peer::{
+    FAILED_ATTEMPTS, Failed, Failing, Flag, KNOWN_FOR, Link, Peer, PeerFacts, PeerMemory, SeesUs, Silence,
+    Unanswered,
+};
+pub use self::server::{
+    Answer, Postmaster, ReceiverTrouble, ReplicationFacts, RunningServer, Server, ServerFacts, ServerPhase,
+    Slot,
+};
+use crate::lineage::{Epoch, Lineage, Lsn, Origin, Relation, relation};
 
 /// A moment, as time since boot (CLOCK_BOOTTIME: suspended time counts).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,8 +121,20 @@ pub struct Observed {
     pub remembered: Seen<Option<Remembered>>,
     /// The user that the server runs as; `Known(None)`: there is no such user.
     pub server_user: Seen<Option<ServerUser>>,
+    /// What the other laptop needs of our server; `Unknown` unless the server is writable and a peer is declared.
+    pub replication: Seen<ReplicationFacts>,
+    /// The password that both laptops share.
+    pub secret: Seen<Secret>,
     /// The other laptop.
     pub peer: Peer,
+    /// What `home` remembers of it.
+    pub peer_memory: Seen<Option<PeerMemory>>,
+    /// What we announce, and since when: shown to the other laptop before it is done.
+    pub flag: Option<(Flag, Moment)>,
+    /// A person allowed a new, empty database here although the other laptop does not answer (`paceline init`).
+    pub new_database_allowed: bool,
+    /// The trigger file of the older container set exists.
+    pub triggered: bool,
     /// The gated application.
     pub app: AppFacts,
     /// Whether this daemon has seen the server writable: one that is down now went down under its eyes.
@@ -206,17 +228,22 @@ pub enum Login {
     Failed(String),
 }
 
-/// The other laptop, as seen from here.
+/// The password of the role as which one laptop logs in to the other's server. Never the password itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Peer {
-    /// There is none and never was.
-    None,
-    /// It cannot be seen.
-    Unknown {
-        /// Why.
-        why: String,
+pub enum Secret {
+    /// There is no such file.
+    Missing,
+    /// The file cannot be used: why.
+    Bad(String),
+    /// It is there.
+    There {
+        /// The server's passfile in `home` has it.
+        passfile_current: bool,
     },
 }
+
+/// The file in `home` by which a person allows a new, empty database although the other laptop does not answer.
+pub const NEW_DATABASE_FILE: &str = "new-database";
 
 /// The gated application, as its supervisor knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -311,26 +338,86 @@ impl Observed {
 
     /// Which history the copy holds: the server's own word where it answers, otherwise what lies on disk.
     pub fn lineage(&self) -> Option<Lineage> {
+        let cluster = self.cluster()?;
         if let Some(facts) = self.server_facts() {
+            // A standby gets a row some time after the timeline that it names; the sidecar had the name before.
+            let recorded = cluster.trusted_sidecar().filter(|_| facts.in_recovery);
+            let mut epochs = facts.epochs.clone();
+            for epoch in recorded.map_or(&[][..], |sidecar| &sidecar.epochs) {
+                if !epochs.iter().any(|row| row.uuid == epoch.uuid) {
+                    epochs.push(epoch.clone());
+                }
+            }
+            epochs.sort_by_key(|epoch| (epoch.timeline, epoch.begin_lsn));
             return Some(Lineage {
                 system_identifier: facts.system_identifier.clone(),
-                epochs: facts.epochs.clone(),
+                epochs,
                 timeline: facts.timeline,
-                position: Some(facts.lsn),
+                position: facts.position_proven.then_some(facts.lsn),
             });
         }
-        let cluster = self.cluster()?;
         let control = cluster.control.known()?;
+        let sidecar = cluster.trusted_sidecar();
+        let mut epochs = sidecar.map(|sidecar| sidecar.epochs.clone()).unwrap_or_default();
+        // A promotion that ended before its row was written: the intention is the name.
+        if let Some(intended) = sidecar.and_then(|sidecar| sidecar.intended.as_ref())
+            && intended.parent == epochs.last().map(|epoch| epoch.uuid)
+            && epochs.iter().all(|epoch| epoch.timeline < control.timeline)
+        {
+            epochs.push(Epoch {
+                timeline: control.timeline,
+                ..intended.clone()
+            });
+        }
         Some(Lineage {
             system_identifier: control.system_identifier.clone(),
-            epochs: cluster
-                .trusted_sidecar()
-                .map(|sidecar| sidecar.epochs.clone())
-                .unwrap_or_default(),
+            epochs,
             timeline: control.timeline,
-            // A clean shutdown ends with its checkpoint.
-            position: (cluster.state() == Data::Primary { crashed: false }).then_some(control.checkpoint),
+            // pg_control names the start of the shutdown record (POSTGRES-FACTS 33); the copy goes on beyond that.
+            position: (cluster.state() == Data::Primary { crashed: false })
+                .then_some(Lsn(control.checkpoint.0 + 1)),
         })
+    }
+
+    /// How our copy stands to the other laptop's: to what it says, or, while it is silent, to what `home` remembers of
+    /// it. `None`: one of the two has no history.
+    pub fn relation(&self) -> Option<Relation> {
+        let ours = self.lineage()?;
+        let (theirs, writable) = match &self.peer {
+            Peer::Known(facts) => (facts.lineage.as_ref(), facts.writable()),
+            Peer::None | Peer::Unknown(_) | Peer::Unauthenticated { .. } => {
+                (self.remembered_lineage(), false)
+            }
+        };
+        let relation = relation(&ours, theirs?);
+        let both_write = writable && self.server_state() == Fact::Known(Server::Writable);
+        Some(match relation {
+            Relation::Same(_) if both_write => Relation::Twins,
+            relation => relation,
+        })
+    }
+
+    /// Whether the other laptop, by its word or by what `home` remembers, has epochs that a primary's copy here lacks:
+    /// such a copy must not be written to any more.
+    pub fn superseded(&self) -> bool {
+        let older = |relation: Option<Relation>| matches!(relation, Some(Relation::Older(_)));
+        let by_memory = || Some(relation(&self.lineage()?, self.remembered_lineage()?));
+        older(self.relation()) || older(by_memory())
+    }
+
+    fn remembered_lineage(&self) -> Option<&Lineage> {
+        self.peer_memory.known()?.as_ref()?.lineage.as_ref()
+    }
+
+    /// How many bytes we are behind the other laptop, measured against its own position: ours alone cannot tell
+    /// (a WAL receiver that died keeps its last figures for ever). `None`: one of the two is not known.
+    pub fn lag(&self) -> Option<u64> {
+        let Peer::Known(peer) = &self.peer else {
+            return None;
+        };
+        let theirs = peer.lineage.as_ref().filter(|_| peer.writable())?.position?;
+        let facts = self.server_facts().filter(|facts| facts.in_recovery)?;
+        Some(theirs.0.saturating_sub(facts.lsn.0))
     }
 
     /// Whether the timeline that the server writes has a recorded name. Only meaningful while it answers.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::lineage::{Epoch, Lsn};
 
@@ -68,8 +68,18 @@ pub struct ServerFacts {
     pub system_identifier: String,
     /// The timeline being written or received.
     pub timeline: u32,
-    /// Position written or replayed.
+    /// Position written, or received and replayed.
     pub lsn: Lsn,
+    /// Whether the copy goes no further: a standby that has just started answers before it has replayed what it holds.
+    pub position_proven: bool,
+    /// The timeline of the last checkpoint: behind `timeline` until the first one after a promotion.
+    pub checkpoint_timeline: u32,
+    /// Replay is paused, by a person or because of [`super::Parameters`].
+    pub replay_paused: bool,
+    /// When the last transaction that was replayed had been committed; for people.
+    pub replayed_until: Option<String>,
+    /// Why the WAL receiver does not stream, from the server's log; `None`: it does, or nothing was logged.
+    pub receiver: Option<ReceiverTrouble>,
     /// `server_version`.
     pub version: String,
     /// The configuration it has loaded: `paceline.configuration`; `None`: not one of ours.
@@ -84,8 +94,48 @@ pub struct ServerFacts {
     pub epochs: Vec<Epoch>,
 }
 
+/// Why a standby does not stream: the server's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReceiverTrouble {
+    /// The WAL that it needs next is not there any more: only a new copy helps.
+    WalGone(String),
+    /// Something else, which may pass.
+    Other(String),
+}
+
+impl ReceiverTrouble {
+    /// The server's words.
+    pub fn words(&self) -> &str {
+        match self {
+            Self::WalGone(words) | Self::Other(words) => words,
+        }
+    }
+}
+
+/// What the other laptop needs of a server that is written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationFacts {
+    /// The role as which the other laptop logs in exists, may replicate and may do what it needs.
+    pub role: bool,
+    /// Whether that login works with our secret.
+    pub login: super::Login,
+    /// Replication slots whose name begins with `paceline_`.
+    pub slots: Vec<Slot>,
+}
+
+/// A replication slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// Somebody streams from it.
+    pub active: bool,
+    /// Its WAL is gone (`wal_status` is `lost`).
+    pub lost: bool,
+}
+
 /// What the server is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Server {
     /// Not running.

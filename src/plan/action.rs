@@ -4,8 +4,13 @@
 
 use std::fmt;
 
-use super::end::{Blocked, End, Waiting};
-use crate::observed::Installation;
+use uuid::Uuid;
+
+use super::blocked::Blocked;
+use super::end::{End, Waiting};
+use crate::desired::PeerAddress;
+use crate::lineage::{Epoch, Lsn};
+use crate::observed::{DataState, Flag, Installation, Moment};
 
 /// Ordered actions, and what the plan comes to when they are done. Only the first action is ever carried out; then
 /// the world is looked at again. The rest is a forecast for people.
@@ -16,6 +21,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Where it stops.
     pub end: End,
+    /// What to announce to the other laptop, before and while the steps are taken.
+    pub flag: Option<Flag>,
 }
 
 /// One action and why it is taken.
@@ -28,28 +35,36 @@ pub struct Step {
 }
 
 impl Plan {
+    /// These steps, and what they come to.
+    pub fn new(steps: Vec<Step>, end: End) -> Self {
+        Self {
+            steps,
+            end,
+            flag: None,
+        }
+    }
+
+    /// The same, announced.
+    pub fn announcing(self, flag: Flag) -> Self {
+        Self {
+            flag: Some(flag),
+            ..self
+        }
+    }
+
     /// Nothing to do.
     pub fn converged() -> Self {
-        Self {
-            steps: Vec::new(),
-            end: End::Converged,
-        }
+        Self::new(Vec::new(), End::Converged)
     }
 
     /// Nothing to do until something happens by itself.
     pub fn waiting(waiting: Waiting) -> Self {
-        Self {
-            steps: Vec::new(),
-            end: End::Waiting(waiting),
-        }
+        Self::new(Vec::new(), End::Waiting(waiting))
     }
 
     /// Nothing to do until a person acts.
     pub fn blocked(blocked: Blocked) -> Self {
-        Self {
-            steps: Vec::new(),
-            end: End::Blocked(blocked),
-        }
+        Self::new(Vec::new(), End::Blocked(blocked))
     }
 
     /// The action to carry out now.
@@ -77,8 +92,27 @@ pub enum Action {
         /// What it must have loaded afterwards.
         configuration: String,
     },
+    /// Copy the other laptop's database, in place of what is here, which is set aside. A server that runs on that goes on
+    /// while the copy is made and is stopped when it is complete.
+    Clone(Box<CloneSource>),
+    /// Note the names of these epochs beside the data directory, before their timeline is followed.
+    RecordEpochs(Vec<Epoch>),
+    /// Tell a waiting WAL receiver to try again at once.
+    WakeReceiver,
+    /// Move a leftover `recovery.signal` beside `standby.signal` aside: it would survive a promotion.
+    RemoveRecoverySignal,
+    /// Let a paused replay go on, so that everything received is replayed.
+    ResumeReplay,
+    /// Note the name of the epoch that a promotion is about to begin.
+    IntendEpoch(Box<Intention>),
+    /// End recovery: from then on the server may be written to, on a timeline of its own.
+    Promote,
     /// Record the name of the epoch that the server writes: sidecar first, then the row.
     NameEpoch,
+    /// Create the role and the slot that the other laptop needs, or put them right.
+    EnsureReplication(Box<ReplicationNeed>),
+    /// Write a checkpoint: before the first one after a promotion the other laptop cannot rewind.
+    Checkpoint,
     /// Create the application's role and database, or put them right.
     EnsureDatabase,
     /// Wait until the application, which the closed gate stops, is gone.
@@ -97,6 +131,60 @@ pub struct Start {
     pub standby: bool,
 }
 
+/// Where a copy comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloneSource {
+    /// The other laptop.
+    pub peer: PeerAddress,
+    /// Programs of its major version.
+    pub programs: Installation,
+    /// Which database it must be.
+    pub system_identifier: String,
+    /// The epoch that it must be writing, or following: the last one of its history.
+    pub epoch: Uuid,
+    /// What the present content of the data directory is, which must not have changed: it is set aside.
+    pub replaces: DataState,
+}
+
+/// A promotion that is about to happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intention {
+    /// Of which database.
+    pub system_identifier: String,
+    /// The epoch that it branches off.
+    pub parent: Option<Uuid>,
+    /// The timeline that it leaves.
+    pub timeline: u32,
+    /// How far the copy goes.
+    pub position: Lsn,
+    /// What may be lost, for people.
+    pub loss: Loss,
+}
+
+/// What a promotion may lose: how far this copy goes, and how far the other laptop was last known to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// When the last transaction in this copy was committed.
+    pub replayed_until: Option<String>,
+    /// The other laptop's last known position.
+    pub peer_position: Option<Lsn>,
+    /// When it last answered this daemon.
+    pub peer_silent_since: Option<Moment>,
+    /// When it last answered an earlier one, RFC 3339.
+    pub peer_seen: Option<String>,
+}
+
+/// What the other laptop needs on a server that is written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationNeed {
+    /// Role, rights and password are to be put right.
+    pub role: bool,
+    /// A slot to be made.
+    pub create_slot: Option<String>,
+    /// Slots of ours that nobody needs any more.
+    pub drop_slots: Vec<String>,
+}
+
 /// The server's configuration, as it shall be in `home`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigurationFiles {
@@ -106,7 +194,10 @@ pub struct ConfigurationFiles {
     pub pg_hba: String,
     /// `pg_ident.conf`
     pub pg_ident: String,
-    /// A digest of all three, which the server shows as `paceline.configuration` once it has loaded them.
+    /// Whether the passfile of the server, which has the password of the replication, is to be written as well. It is
+    /// no part of the digest: the server reads it whenever it connects.
+    pub passfile: bool,
+    /// A digest of the three texts, which the server shows as `paceline.configuration` once it has loaded them.
     pub digest: String,
 }
 
@@ -120,18 +211,93 @@ impl Action {
             Self::PurgeAutoConf(_) => "purge_auto_conf",
             Self::StartServer(_) => "start_server",
             Self::ReloadServer { .. } => "reload_server",
+            Self::Clone(_) => "clone",
+            Self::RecordEpochs(_) => "record_epochs",
+            Self::WakeReceiver => "wake_receiver",
+            Self::RemoveRecoverySignal => "remove_recovery_signal",
+            Self::ResumeReplay => "resume_replay",
+            Self::IntendEpoch(_) => "intend_epoch",
+            Self::Promote => "promote",
             Self::NameEpoch => "name_epoch",
+            Self::EnsureReplication(_) => "ensure_replication",
+            Self::Checkpoint => "checkpoint",
             Self::EnsureDatabase => "ensure_database",
             Self::StopApp => "stop_app",
             Self::StopServer => "stop_server",
         }
     }
 
+    /// Whether a look at what changes by itself suffices afterwards. On the way to a promotion every millisecond counts.
+    pub const fn changes_little(&self) -> bool {
+        match self {
+            Self::IntendEpoch(_)
+            | Self::Promote
+            | Self::ResumeReplay
+            | Self::RemoveRecoverySignal
+            | Self::NameEpoch
+            | Self::WakeReceiver => true,
+            Self::CreateCluster(_)
+            | Self::AdoptCluster
+            | Self::WriteConfiguration(_)
+            | Self::PurgeAutoConf(_)
+            | Self::StartServer(_)
+            | Self::ReloadServer { .. }
+            | Self::Clone(_)
+            | Self::RecordEpochs(_)
+            | Self::EnsureReplication(_)
+            | Self::Checkpoint
+            | Self::EnsureDatabase
+            | Self::StopApp
+            | Self::StopServer => false,
+        }
+    }
+
+    /// What it is announced by: what stays announced while it runs, whatever is planned meanwhile.
+    pub const fn flag(&self) -> Option<Flag> {
+        match self {
+            Self::IntendEpoch(_) | Self::Promote => Some(Flag::Taking),
+            Self::CreateCluster(_) | Self::StartServer(Start { standby: false, .. }) => Some(Flag::Starting),
+            Self::AdoptCluster
+            | Self::WriteConfiguration(_)
+            | Self::PurgeAutoConf(_)
+            | Self::StartServer(_)
+            | Self::ReloadServer { .. }
+            | Self::Clone(_)
+            | Self::RecordEpochs(_)
+            | Self::WakeReceiver
+            | Self::RemoveRecoverySignal
+            | Self::ResumeReplay
+            | Self::NameEpoch
+            | Self::EnsureReplication(_)
+            | Self::Checkpoint
+            | Self::EnsureDatabase
+            | Self::StopApp
+            | Self::StopServer => None,
+        }
+    }
+
+    /// Whether it takes long and leaves nothing behind when it is given up.
+    pub const fn may_be_given_up(&self) -> bool {
+        matches!(self, Self::Clone(_))
+    }
+
     /// Whether it makes, starts or stops the server, so that the gate must not be open beside it.
     pub const fn touches_server(&self) -> bool {
         match self {
-            Self::CreateCluster(_) | Self::StartServer(_) | Self::StopServer | Self::StopApp => true,
+            Self::CreateCluster(_)
+            | Self::Clone(_)
+            | Self::StartServer(_)
+            | Self::StopServer
+            | Self::StopApp
+            | Self::RemoveRecoverySignal
+            | Self::ResumeReplay
+            | Self::IntendEpoch(_)
+            | Self::Promote => true,
             Self::AdoptCluster
+            | Self::RecordEpochs(_)
+            | Self::WakeReceiver
+            | Self::EnsureReplication(_)
+            | Self::Checkpoint
             | Self::WriteConfiguration(_)
             | Self::PurgeAutoConf(_)
             | Self::ReloadServer { .. }
@@ -156,6 +322,22 @@ impl fmt::Display for Action {
             Self::PurgeAutoConf(names) => write!(f, "remove {} from postgresql.auto.conf", names.join(", ")),
             Self::StartServer(start) => write!(f, "start PostgreSQL {}", start.programs.version),
             Self::ReloadServer { .. } => f.write_str("reload the server's configuration"),
+            Self::Clone(source) => write!(
+                f,
+                "copy the database of {} with PostgreSQL {}",
+                source.peer.host, source.programs.version
+            ),
+            Self::RecordEpochs(_) => f.write_str("note the name of the epoch that is followed"),
+            Self::WakeReceiver => f.write_str("let the standby connect again at once"),
+            Self::RemoveRecoverySignal => f.write_str("move recovery.signal aside"),
+            Self::ResumeReplay => f.write_str("let the paused replay go on"),
+            Self::IntendEpoch(_) => f.write_str("note the name of the epoch that the promotion begins"),
+            Self::Promote => f.write_str("promote the server"),
+            Self::EnsureReplication(need) => match &need.create_slot {
+                Some(slot) => write!(f, "prepare for the other laptop: role and slot {slot}"),
+                None => f.write_str("prepare for the other laptop: role and slots"),
+            },
+            Self::Checkpoint => f.write_str("write a checkpoint"),
             Self::NameEpoch => f.write_str("record the name of the database's epoch"),
             Self::EnsureDatabase => {
                 f.write_str("create the application's database and role, or put them right")
@@ -191,6 +373,32 @@ pub enum Reason {
     SidecarBehind,
     /// The application's role or database is missing or not as declared.
     DatabaseDiffers,
+    /// The other laptop has the database.
+    PeerHasDatabase,
+    /// What this copy needs next is not on the other laptop any more.
+    WalGone,
+    /// Its making was interrupted.
+    HalfMade,
+    /// The other laptop went on to an epoch that this copy can follow.
+    EpochFollowed,
+    /// The other laptop can be followed, and nothing streams.
+    NotStreaming,
+    /// With both signal files the next start after a promotion would fail.
+    BothSignalFiles,
+    /// A promotion while the replay is paused would shut the server down.
+    ReplayPaused,
+    /// The state file says that the other laptop is gone.
+    FailoverDeclared,
+    /// Both laptops were off, and this one is declared primary.
+    PrimaryDeclared,
+    /// What the other laptop needs is missing or not as declared.
+    ReplicationDiffers,
+    /// There was none since the promotion.
+    NoCheckpointYet,
+    /// The other laptop took over: this server must not be written to.
+    Superseded,
+    /// A changed setting needs it, and on a standby nobody minds.
+    RestartNeeded,
     /// The daemon was asked to end.
     Ending,
 }
@@ -209,6 +417,19 @@ impl fmt::Display for Reason {
             Self::EpochUnnamed => "this stretch of the database's history has no name yet",
             Self::SidecarBehind => "the note beside the data directory is behind the database",
             Self::DatabaseDiffers => "it is missing or not as declared",
+            Self::PeerHasDatabase => "the other laptop has the database",
+            Self::WalGone => "what it needs next is not on the other laptop any more",
+            Self::HalfMade => "the making of this copy was interrupted",
+            Self::EpochFollowed => "the other laptop went on to it, and this copy can follow",
+            Self::NotStreaming => "the other laptop can be followed, and nothing streams",
+            Self::BothSignalFiles => "it would survive a promotion and make the next start fail",
+            Self::ReplayPaused => "everything that was received has to be replayed",
+            Self::FailoverDeclared => "the state file says that the other laptop is gone",
+            Self::PrimaryDeclared => "both laptops were off, and this one is declared primary",
+            Self::ReplicationDiffers => "it is missing or not as declared",
+            Self::NoCheckpointYet => "there was none since the promotion",
+            Self::Superseded => "the other laptop took over, so this one must not be written to",
+            Self::RestartNeeded => "changed settings need a restart, and a standby may be restarted at once",
             Self::Ending => "the daemon was asked to end",
         })
     }

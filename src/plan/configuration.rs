@@ -6,11 +6,13 @@
 
 use std::fmt::Write as _;
 
+use uuid::Uuid;
+
 use super::action::ConfigurationFiles;
-use crate::desired::Desired;
+use crate::desired::{Desired, PeerAddress, SslMode};
 use crate::digest::digest;
 use crate::lineage::OwnConfiguration;
-use crate::observed::Configuration;
+use crate::observed::{Configuration, Parameters};
 
 /// First words of every file that Paceline writes for the server; how such a file is recognised.
 pub const HEADER: &str = "# Written by paceline";
@@ -18,29 +20,42 @@ pub const HEADER: &str = "# Written by paceline";
 /// The superuser that Paceline, root and the server's user work as.
 pub const SUPERUSER: &str = "postgres";
 
-/// The configuration for this declaration. `major` is the data's; `own` the files of an adopted cluster.
-pub fn render(
-    desired: &Desired,
-    major: u32,
-    own: Option<&OwnConfiguration>,
-    found: &Configuration,
-) -> ConfigurationFiles {
+/// What of the copy itself its configuration depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About<'a> {
+    /// Major version of the data.
+    pub major: u32,
+    /// The files of an adopted cluster.
+    pub own: Option<&'a OwnConfiguration>,
+    /// Whether it follows another.
+    pub replica: bool,
+    /// The epoch that it follows, by name: the last one that it has recorded.
+    pub follows: Option<Uuid>,
+    /// What it must not have lower, from its `pg_control`.
+    pub needed: Option<Parameters>,
+}
+
+/// The configuration for this declaration and this copy.
+pub fn render(desired: &Desired, about: &About<'_>, found: &Configuration) -> ConfigurationFiles {
+    let own = about.own;
     let pg_hba = hba(desired, own, found);
     let pg_ident = ident(desired, found);
-    let mut postgresql_conf = conf(desired, major, own, found);
+    let mut postgresql_conf = conf(desired, about, found);
     let digest = digest(&[&postgresql_conf, &pg_hba, &pg_ident]);
     set(&mut postgresql_conf, "paceline.configuration", &digest);
     ConfigurationFiles {
         postgresql_conf,
         pg_hba,
         pg_ident,
+        passfile: false,
         digest,
     }
 }
 
 /// Whether the files on disk are these.
 pub fn on_disk(files: &ConfigurationFiles, found: &Configuration) -> bool {
-    found.postgresql_conf.as_ref() == Some(&files.postgresql_conf)
+    !files.passfile
+        && found.postgresql_conf.as_ref() == Some(&files.postgresql_conf)
         && found.pg_hba.as_ref() == Some(&files.pg_hba)
         && found.pg_ident.as_ref() == Some(&files.pg_ident)
 }
@@ -55,7 +70,8 @@ pub fn names_to_purge(desired: &Desired, names: &[String]) -> Vec<String> {
     names.iter().filter(purge).cloned().collect()
 }
 
-fn conf(desired: &Desired, major: u32, own: Option<&OwnConfiguration>, found: &Configuration) -> String {
+fn conf(desired: &Desired, about: &About<'_>, found: &Configuration) -> String {
+    let (major, own) = (about.major, about.own);
     let postgres = &desired.postgres;
     let directory = desired.conf_directory();
     let mut text = format!(
@@ -123,9 +139,121 @@ fn conf(desired: &Desired, major: u32, own: Option<&OwnConfiguration>, found: &C
             set(&mut text, name, value);
         }
     }
+    let raised = raised(desired, about);
+    if !raised.is_empty() {
+        text.push_str("\n# What the primary has, or had: a standby with less stops replaying.\n");
+        for (name, value) in raised {
+            set(&mut text, name, &value.to_string());
+        }
+    }
+    if let Some(peer) = &desired.peer {
+        // In force while the copy follows; a server that is written to does not read them.
+        text.push_str("\n# The other laptop.\n");
+        set(&mut text, "primary_conninfo", &conninfo(desired, peer));
+        if let Some(epoch) = about.follows.filter(|_| about.replica) {
+            set(&mut text, "primary_slot_name", &slot_name(&desired.node, epoch));
+        }
+    }
     text.push_str("\n# What the server has loaded, for Paceline to see.\n");
     text
 }
+
+/// PostgreSQL's own values, and ours of `max_wal_senders`, where nothing is declared.
+const USUAL: Parameters = Parameters {
+    max_connections: 100,
+    max_worker_processes: 8,
+    max_wal_senders: 10,
+    max_prepared_transactions: 0,
+    max_locks_per_transaction: 64,
+};
+
+/// Which of the five [`Parameters`] have to be set higher than they would be otherwise. On a server that is written to,
+/// what is declared counts, and what is not declared stays as it was: a promotion must not ask for a restart.
+fn raised(desired: &Desired, about: &About<'_>) -> Vec<(&'static str, u32)> {
+    let Some(needed) = &about.needed else {
+        return Vec::new();
+    };
+    if about.own.is_some() && !about.replica {
+        return Vec::new();
+    }
+    let usual = USUAL.named().into_iter();
+    needed
+        .named()
+        .into_iter()
+        .zip(usual)
+        .filter_map(|((name, needed), (_, usual))| {
+            let declared = desired.postgres.settings.get(name);
+            match declared.map(|value| value.parse::<u32>()) {
+                Some(_) if !about.replica => None,
+                Some(Ok(declared)) => (needed > declared).then_some((name, needed)),
+                // The server says what is wrong with it.
+                Some(Err(_)) => None,
+                None => (needed > usual).then_some((name, needed)),
+            }
+        })
+        .collect()
+}
+
+/// How a standby reaches the other laptop. The password is in the passfile only. The limits make it notice a laptop
+/// that vanished within seconds instead of minutes (POSTGRES-FACTS 29).
+fn conninfo(desired: &Desired, peer: &PeerAddress) -> String {
+    let passfile = desired.replication_passfile();
+    let sslmode = match desired.replication.sslmode {
+        SslMode::Disable => "disable",
+        SslMode::Allow => "allow",
+        SslMode::Prefer => "prefer",
+        SslMode::Require => "require",
+        SslMode::VerifyCa => "verify-ca",
+        SslMode::VerifyFull => "verify-full",
+    };
+    let port = peer.port.to_string();
+    let words = [
+        ("host", peer.host.as_str()),
+        ("port", &port),
+        ("user", &desired.replication.user),
+        ("passfile", passfile.as_str()),
+        ("sslmode", sslmode),
+        ("application_name", &desired.node),
+        ("connect_timeout", "3"),
+        ("keepalives", "1"),
+        ("keepalives_idle", "2"),
+        ("keepalives_interval", "1"),
+        ("keepalives_count", "3"),
+        ("tcp_user_timeout", "5000"),
+    ];
+    let word = |(name, value): (&str, &str)| {
+        format!("{name}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+    };
+    words.map(word).join(" ")
+}
+
+/// The slot from which this laptop streams, and by whose name PostgreSQL itself refuses to stream across histories
+/// that happen to have equal timelines: it carries the epoch, and only the writer of that epoch makes it.
+pub fn slot_name(node: &str, epoch: Uuid) -> String {
+    let plain: String = node
+        .chars()
+        .map(|c| c.to_ascii_lowercase())
+        .map(|c| {
+            if c.is_ascii_lowercase() || c.is_ascii_digit() {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    // At most 63 characters of these kinds (ReplicationSlotValidateName); a name that had to be changed is told apart
+    // by a digest of the whole.
+    let plain = if plain == node && plain.len() <= 20 {
+        plain
+    } else {
+        let digest = digest(&[node]);
+        format!("{}_{}", &plain[..plain.len().min(12)], &digest[..7])
+    };
+    format!("{SLOT_PREFIX}{plain}_{}", epoch.simple())
+}
+
+/// How the names of our replication slots begin.
+pub const SLOT_PREFIX: &str = "paceline_";
 
 fn hba(desired: &Desired, own: Option<&OwnConfiguration>, found: &Configuration) -> String {
     let mut text = format!("{HEADER} from the state file; changes made here are lost.\n");
@@ -139,6 +267,17 @@ fn hba(desired: &Desired, own: Option<&OwnConfiguration>, found: &Configuration)
         text,
         "\n# The server's user and root are the superuser, over the unix socket.\nlocal all {SUPERUSER} peer map=paceline"
     );
+    if desired.peer.is_some() {
+        // Before an adopted cluster's own lines too, which may turn them away or ask for less.
+        let user = quote_hba(&desired.replication.user);
+        let _ = writeln!(
+            text,
+            "\n# The other laptop, by password from anywhere: its address may change, SCRAM is the authentication.\n\
+             local {SUPERUSER} {user} scram-sha-256\n\
+             host replication {user} all scram-sha-256\n\
+             host {SUPERUSER} {user} all scram-sha-256"
+        );
+    }
     if let Some(database) = &desired.postgres.database {
         // Before an adopted cluster's own lines: Debian's let local roles in by their user's name only.
         let _ = writeln!(
@@ -195,6 +334,12 @@ fn set(text: &mut String, name: &str, value: &str) {
     let _ = writeln!(text, "{name} = {}", quote(value));
 }
 
+/// The passfile for this login, whatever server and database: a peer whose address changes needs no new one.
+pub fn passfile(user: &str, password: &str) -> String {
+    let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+    format!("*:*:*:{}:{}\n", escape(user), escape(password))
+}
+
 /// A value as `postgresql.conf` reads it.
 pub fn quote(value: &str) -> String {
     format!(
@@ -212,5 +357,17 @@ fn quote_list_element(element: &str) -> String {
 }
 
 fn quote_hba(name: &str) -> String {
-    format!("\"{name}\"")
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::passfile;
+
+    /// As libpq reads it: a backslash makes the next character an ordinary one.
+    #[test]
+    fn a_passfile_survives_every_name_and_password() {
+        assert_eq!(passfile("replicator", "a b#'"), "*:*:*:replicator:a b#'\n");
+        assert_eq!(passfile("a:b", "c\\d:e"), "*:*:*:a\\:b:c\\\\d\\:e\n");
+    }
 }

@@ -26,21 +26,12 @@ pub(super) fn plan(observed: &Observed) -> Plan {
         Fact::Known(Postmaster::Running(_)) => {}
         Fact::Known(Postmaster::Down { leftovers }) if leftovers.is_empty() => {}
         Fact::Known(Postmaster::Down { leftovers }) => {
-            return Plan {
-                steps,
-                end: End::Waiting(Waiting::Leftovers(leftovers.clone())),
-            };
+            return Plan::new(steps, End::Waiting(Waiting::Leftovers(leftovers.clone())));
         }
         // It may well run.
         Fact::Unknown(why) => {
-            return Plan {
-                steps,
-                end: End::Waiting(Waiting::CannotStop(why.clone())),
-            };
+            return Plan::new(steps, End::Waiting(Waiting::CannotStop(why.clone())));
         }
     }
-    Plan {
-        steps,
-        end: End::Converged,
-    }
+    Plan::new(steps, End::Converged)
 }

@@ -1,45 +1,123 @@
 //! `role: failover`: the operator says that the other laptop is gone. Pure.
-//!
-//! Promotion of a standby's copy is not supported yet. A laptop that holds the primary copy starts it.
 
 use super::action::{Plan, Reason};
-use super::end::{Blocked, End, Waiting};
+use super::blocked::Blocked;
+use super::end::{End, Waiting};
 use super::local::Situation;
-use crate::observed::{Data, Server};
+use super::pair::{block, blocked, wait, waiting};
+use super::pair_end::{PeerBlock, PeerWait};
+use crate::desired::Role;
+use crate::lineage::{Held, Relation};
+use crate::observed::{Data, DataState, Flag, Peer, PeerFacts, Server};
 
 pub(super) fn plan(situation: &Situation<'_>) -> Plan {
-    let path = || situation.desired.postgres.data_directory.clone();
-    let promotion = || Blocked::NotSupported {
-        what: "taking over with a standby's copy (promotion)",
-    };
     match situation.server {
         Server::Writable => situation.serve(End::Converged),
-        Server::ReadOnly { .. } => Plan::blocked(situation.read_only(promotion())),
+        Server::ReadOnly { .. } if matches!(situation.data, Data::Recovering | Data::Tainted) => {
+            situation.unusable()
+        }
+        Server::ReadOnly { .. } => replica(situation),
         Server::Starting => Plan::waiting(Waiting::ServerStarting),
         Server::Stopping => Plan::waiting(Waiting::ServerStopping),
         Server::Down => match &situation.data {
-            Data::Primary { crashed } => {
-                let reason = if *crashed {
-                    Reason::ServerCrashed
-                } else {
-                    Reason::ServerDown
-                };
-                situation.start(reason, End::Converged)
-            }
+            Data::Primary { crashed } => primary(situation, *crashed),
+            Data::Replica => replica(situation),
             Data::Empty => Plan::blocked(Blocked::NothingToFailOverTo),
-            Data::Replica => Plan::blocked(promotion()),
-            Data::Recovering => Plan::blocked(Blocked::UnfinishedRecovery {
-                path: path().join("recovery.signal"),
-            }),
-            Data::Tainted => Plan::blocked(Blocked::Tainted { path: path() }),
-            Data::NotOurs(what) => Plan::blocked(Blocked::NotOurs {
-                path: path(),
-                what: what.clone(),
-            }),
-            Data::Unclear(contradiction) => Plan::blocked(Blocked::Unclear {
-                path: path(),
-                contradiction: contradiction.clone(),
-            }),
+            Data::Tainted => tainted(situation),
+            Data::Recovering | Data::NotOurs(_) | Data::Unclear(_) => situation.unusable(),
         },
+    }
+}
+
+fn tainted(situation: &Situation<'_>) -> Plan {
+    match situation.peer {
+        Peer::Known(facts) if facts.writable() => {
+            situation.clone_from(facts, Reason::HalfMade, block(PeerBlock::PeerAlive))
+        }
+        Peer::None | Peer::Unknown(_) | Peer::Unauthenticated { .. } | Peer::Known(_) => situation.unusable(),
+    }
+}
+
+/// A primary's copy that is not superseded, and its server is down. It is never quarantined: a person said that the
+/// other laptop is gone.
+fn primary(situation: &Situation<'_>, crashed: bool) -> Plan {
+    let start = || situation.announced(Flag::Starting, situation.start_writing(crashed, End::Converged));
+    match situation.peer {
+        Peer::None => situation.start_writing(crashed, End::Converged),
+        Peer::Unknown(silence) if !silence.settled => waiting(PeerWait::Unsettled(silence.why.clone())),
+        Peer::Unknown(_) | Peer::Unauthenticated { .. } => {
+            if let Some(unreadable) = situation.memory_unreadable() {
+                unreadable
+            } else if situation.may_have_taken_over() {
+                blocked(PeerBlock::MayHaveTakenOver)
+            } else {
+                start()
+            }
+        }
+        Peer::Known(facts) => situation.must_not_start_beside(facts).unwrap_or_else(start),
+    }
+}
+
+fn replica(situation: &Situation<'_>) -> Plan {
+    if matches!(
+        situation.relation,
+        Some(Relation::Older(Held::Something | Held::Unproven))
+    ) && situation.server != Server::Down
+    {
+        return situation.read_only_with(block(PeerBlock::Forked {
+            data_directory: situation.desired.postgres.data_directory.clone(),
+        }));
+    }
+    match situation.peer {
+        Peer::None => situation.promote(Reason::FailoverDeclared),
+        Peer::Unknown(silence) if !silence.settled => {
+            situation.read_only_with(wait(PeerWait::Unsettled(silence.why.clone())))
+        }
+        // It may say that this copy is forked.
+        Peer::Unknown(_) => match situation.memory_unreadable() {
+            Some(unreadable) => situation.read_only_with(unreadable.end),
+            None => situation.promote(Reason::FailoverDeclared),
+        },
+        Peer::Unauthenticated { why } => situation.read_only_with(block(situation.unauthenticated(why))),
+        Peer::Known(facts) if facts.writable() => situation.read_only_with(block(PeerBlock::PeerAlive)),
+        Peer::Known(facts) => beside_a_silent_server(situation, facts),
+    }
+}
+
+/// The other laptop answers, but is not written to.
+fn beside_a_silent_server(situation: &Situation<'_>, facts: &PeerFacts) -> Plan {
+    match (facts.role, facts.data) {
+        // One that we superseded is never started.
+        (Some(Role::Failover), DataState::Primary) if !situation.is_newer() => {
+            return situation.read_only_with(wait(PeerWait::HoldsPrimary));
+        }
+        (Some(Role::Failover), DataState::Replica) => {
+            return situation.read_only_with(block(PeerBlock::BothFailover));
+        }
+        (
+            Some(Role::Primary | Role::Standby | Role::Failover | Role::Recovery) | None,
+            DataState::Empty
+            | DataState::NotOurs
+            | DataState::Tainted
+            | DataState::Primary
+            | DataState::Replica
+            | DataState::Recovering
+            | DataState::Unclear
+            | DataState::Unknown,
+        ) => {}
+    }
+    if !facts.at_rest() && facts.data != DataState::Replica {
+        return situation.read_only_with(wait(PeerWait::ServerUnclear));
+    }
+    match situation.ahead() {
+        // A primary copy gives way to us; until it has, nobody acts.
+        Some(false) if facts.flag == Some(Flag::Starting) => situation
+            .read_only_with(wait(PeerWait::Announces(Flag::Starting)))
+            .announcing(Flag::Taking),
+        Some(false) if situation.gives_way_to(facts, Flag::Taking) => {
+            situation.read_only_with(wait(PeerWait::Announces(Flag::Taking)))
+        }
+        Some(false) => situation.promote(Reason::FailoverDeclared),
+        Some(true) | None => situation.read_only_with(block(PeerBlock::PeerAhead)),
     }
 }

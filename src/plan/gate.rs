@@ -6,9 +6,11 @@ use std::fmt;
 use std::time::Duration;
 
 use super::action::{Action, Plan};
-use super::end::{Blocked, End};
+use super::blocked::Blocked;
+use super::end::{End, Waiting};
 use crate::desired::Desired;
-use crate::observed::{Answer, Fact, Moment, Observed, Peer, Server};
+use crate::lineage::Relation;
+use crate::observed::{Answer, Fact, Moment, Observed, Peer, Server, Unanswered};
 
 /// How long a crash or a lost probe may last before the application is stopped.
 pub const HOLD: Duration = Duration::from_secs(30);
@@ -122,6 +124,10 @@ fn obstacle(desired: &Desired, observed: &Observed, plan: &Plan, now: Moment) ->
     if observed.running().is_some_and(|running| !running.ours) {
         return lasting("a server that Paceline did not start runs on the data directory");
     }
+    // By its word or by what we remember of it. Before whatever may pass: nothing excuses writing on.
+    if observed.superseded() {
+        return lasting("the other laptop took over");
+    }
     // The last look took too long, or the laptop slept since.
     if observed.server.age(now) > FRESH {
         return passing(format!(
@@ -175,6 +181,7 @@ fn obstacle(desired: &Desired, observed: &Observed, plan: &Plan, now: Moment) ->
             | Blocked::UnknownPassword { .. }
             | Blocked::AppLogin { .. }),
         ) => Some(blocked.to_string()),
+        End::Waiting(waiting @ Waiting::DatabaseUnseen(_)) => Some(waiting.to_string()),
         End::Blocked(_) | End::Converged | End::Waiting(_) => None,
     };
     if let Some(why) = blocked {
@@ -189,8 +196,29 @@ fn obstacle(desired: &Desired, observed: &Observed, plan: &Plan, now: Moment) ->
             "the application's database is not ready yet".to_owned(),
         ));
     }
-    match observed.peer {
-        // The other laptop cannot be asked at all yet; a settled Unknown does not close the gate.
-        Peer::None | Peer::Unknown { .. } => None,
+    beside(observed)
+}
+
+/// What the other laptop keeps the gate from.
+fn beside(observed: &Observed) -> Option<Obstacle> {
+    if let Peer::Unknown(silence) = &observed.peer
+        && silence.how == Unanswered::NotYet
+    {
+        return Some(Obstacle::Passing("the other laptop was not asked yet".to_owned()));
+    }
+    if let (Fact::Unknown(why), Peer::Unknown(_) | Peer::Unauthenticated { .. }) =
+        (&observed.peer_memory.fact, &observed.peer)
+    {
+        let why = format!("cannot see what home remembers of the other laptop: {why}");
+        return Some(Obstacle::Hurdle(why));
+    }
+    match observed.relation() {
+        // Nobody can say which of the two is right, so what runs goes on and nothing is begun.
+        Some(Relation::Twins | Relation::Stranger) => Some(Obstacle::Hurdle(
+            "the other laptop has another database, or another history of it".to_owned(),
+        )),
+        Some(Relation::Same(_) | Relation::Older(_) | Relation::Newer(_) | Relation::Unknown(_)) | None => {
+            None
+        }
     }
 }

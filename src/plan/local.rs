@@ -1,14 +1,15 @@
 //! What the roles share: making sure that the facts a row reads are there, and the way from a copy on disk to a server
 //! that serves it. Pure.
 
-use super::action::{Action, Plan, Reason, Start, Step};
-use super::configuration::{names_to_purge, on_disk, render};
-use super::end::{Blocked, End, Waiting};
+use super::action::{Action, ConfigurationFiles, Plan, Reason, Start, Step};
+use super::blocked::Blocked;
+use super::configuration::{About, names_to_purge, on_disk, render};
+use super::end::{End, Waiting};
 use crate::desired::{Database, Desired};
-use crate::lineage::Origin;
+use crate::lineage::{Origin, Relation};
 use crate::observed::{
-    Cluster, Contradiction, Data, DataDirectory, Fact, Installation, Login, Observed, Peer, Postmaster,
-    Server,
+    Cluster, Configuration, Contradiction, Data, DataDirectory, Fact, Installation, Login, Moment, Observed,
+    Peer, Postmaster, Secret, Server,
 };
 
 /// The facts that every row reads, all of them known.
@@ -19,10 +20,17 @@ pub(super) struct Situation<'a> {
     pub(super) data: Data,
     pub(super) server: Server,
     pub(super) peer: &'a Peer,
+    /// How our copy stands to the other laptop's; `None`: one of the two has no history.
+    pub(super) relation: Option<Relation>,
+    pub(super) now: Moment,
 }
 
 /// Gathers the facts; where one is missing or forbids everything, says so.
-pub(super) fn situation<'a>(desired: &'a Desired, observed: &'a Observed) -> Result<Situation<'a>, End> {
+pub(super) fn situation<'a>(
+    desired: &'a Desired,
+    observed: &'a Observed,
+    now: Moment,
+) -> Result<Situation<'a>, End> {
     let blocked = |blocked| Err(End::Blocked(blocked));
     let data = match &observed.data.fact {
         Fact::Known(data) => data,
@@ -80,6 +88,8 @@ pub(super) fn situation<'a>(desired: &'a Desired, observed: &'a Observed) -> Res
         data: data.state(),
         server,
         peer: &observed.peer,
+        relation: observed.relation(),
+        now,
     };
     if let DataDirectory::Cluster(cluster) = data
         && server == Server::Down
@@ -91,7 +101,7 @@ pub(super) fn situation<'a>(desired: &'a Desired, observed: &'a Observed) -> Res
     Ok(situation)
 }
 
-fn cannot_see(what: &'static str, why: &str) -> Blocked {
+pub(super) fn cannot_see(what: &'static str, why: &str) -> Blocked {
     Blocked::CannotSee {
         what,
         why: why.to_owned(),
@@ -130,7 +140,14 @@ impl Situation<'_> {
             Fact::Known(found) => found,
             Fact::Unknown(why) => return Plan::blocked(cannot_see("the configuration in home", why)),
         };
-        let files = render(self.desired, installation.major, None, found);
+        let about = About {
+            major: installation.major,
+            own: None,
+            replica: false,
+            follows: None,
+            needed: None,
+        };
+        let files = render(self.desired, &about, found);
         let mut steps = vec![step(
             Action::CreateCluster(installation.clone()),
             Reason::NoDatabase,
@@ -152,22 +169,12 @@ impl Situation<'_> {
         if self.desired.postgres.database.is_some() {
             steps.push(step(Action::EnsureDatabase, Reason::DatabaseDiffers));
         }
-        Plan {
-            steps,
-            end: End::Converged,
-        }
+        Plan::new(steps, End::Converged)
     }
 
-    /// Why a server is read-only: somebody told it to be, or what it is otherwise.
-    pub(super) fn read_only(&self, otherwise: Blocked) -> Blocked {
-        match self.observed.server_facts() {
-            Some(facts) if !facts.in_recovery => Blocked::ToldToBeReadOnly,
-            _ => otherwise,
-        }
-    }
-
-    /// The steps from a copy on disk to a running server, and `then` for what it comes to.
+    /// The steps from a copy on disk to a running server, and `then` for what it comes to. A standby's copy is only read.
     pub(super) fn start(&self, reason: Reason, then: End) -> Plan {
+        let standby = self.data == Data::Replica;
         let Some(cluster) = self.observed.cluster() else {
             return Plan::blocked(cannot_see(
                 "the data directory",
@@ -185,21 +192,18 @@ impl Situation<'_> {
             Ok(steps) => steps,
             Err(blocked) => return Plan::blocked(blocked),
         };
-        let purge = names_to_purge(self.desired, &cluster.auto_conf_names);
-        if !purge.is_empty() {
-            steps.push(step(Action::PurgeAutoConf(purge), Reason::AutoConfWins));
-        }
+        steps.extend(self.purge(cluster));
         steps.push(step(
             Action::StartServer(Start {
                 programs: installation,
-                standby: reason == Reason::StandbyCopy,
+                standby,
             }),
             reason,
         ));
-        if reason != Reason::StandbyCopy && Self::unnamed_on_disk(cluster) {
+        if !standby && Self::unnamed_on_disk(cluster) {
             steps.push(step(Action::NameEpoch, Reason::EpochUnnamed));
         }
-        Plan { steps, end: then }
+        Plan::new(steps, then)
     }
 
     /// The steps that a running, writable server still needs; `then`: what it comes to without further ado.
@@ -243,31 +247,27 @@ impl Situation<'_> {
             Ok(steps) => steps,
             Err(blocked) => return Plan::blocked(blocked),
         };
+        // First: nothing opens the gate of a server whose epoch has no name.
+        if !self.observed.timeline_named() && cluster.trusted_sidecar().is_some() {
+            steps.insert(0, step(Action::NameEpoch, Reason::EpochUnnamed));
+        }
         let written = steps.iter().find_map(|step| match &step.action {
             Action::WriteConfiguration(files) => Some(files.digest.clone()),
             _ => None,
         });
         let rewritten = written.is_some();
-        let on_disk = || {
-            let found = self.observed.configuration.known()?;
-            Some(render(self.desired, cluster.major, own_configuration(cluster), found).digest)
-        };
+        let on_disk = || self.rendered_digest(cluster);
         // ALTER SYSTEM over something that the state file decides.
-        let purge = names_to_purge(self.desired, &cluster.auto_conf_names);
+        let purge = self.purge(cluster);
         let in_force = names_to_purge(self.desired, &facts.auto_conf_in_force);
-        let altered = !purge.is_empty() || !in_force.is_empty();
-        if !purge.is_empty() {
-            steps.push(step(Action::PurgeAutoConf(purge), Reason::AutoConfWins));
-        }
+        let altered = purge.is_some() || !in_force.is_empty();
+        steps.extend(purge);
         if let Some(digest) = written.or_else(on_disk) {
             let loaded = facts.configuration.as_ref() == Some(&digest);
             // Reading the same mistakes again would end the same way.
             if !rewritten && !altered && !facts.configuration_errors.is_empty() {
                 let errors = facts.configuration_errors.clone();
-                return Plan {
-                    steps,
-                    end: End::Blocked(Blocked::ConfigurationRejected { errors }),
-                };
+                return Plan::new(steps, End::Blocked(Blocked::ConfigurationRejected { errors }));
             }
             if !loaded || altered {
                 steps.push(step(
@@ -279,7 +279,9 @@ impl Situation<'_> {
             }
         }
         if !self.observed.timeline_named() {
-            steps.push(step(Action::NameEpoch, Reason::EpochUnnamed));
+            if cluster.trusted_sidecar().is_none() {
+                steps.push(step(Action::NameEpoch, Reason::EpochUnnamed));
+            }
         } else if cluster
             .trusted_sidecar()
             .is_none_or(|sidecar| sidecar.epochs != facts.epochs)
@@ -287,6 +289,8 @@ impl Situation<'_> {
         {
             steps.push(step(Action::NameEpoch, Reason::SidecarBehind));
         }
+        // Before the application's password, which may be made from this one.
+        steps.extend(self.replication(facts));
         let end = match self
             .desired
             .postgres
@@ -304,7 +308,11 @@ impl Situation<'_> {
                 End::Waiting(Waiting::Restart(facts.pending_restart.clone()))
             }
         };
-        Plan { steps, end }
+        // After the gate is open; before it is done the other laptop could not tell a rewind's target (POSTGRES-FACTS 8).
+        if facts.checkpoint_timeline < facts.timeline {
+            steps.push(step(Action::Checkpoint, Reason::NoCheckpointYet));
+        }
+        Plan::new(steps, end)
     }
 
     /// Whether `home` remembers this very database in this place. Where that cannot be read, it is not written anew.
@@ -321,7 +329,7 @@ impl Situation<'_> {
     }
 
     /// Adoption, if it is not ours yet, and its configuration, if that is not on disk.
-    fn configure(&self, cluster: &Cluster) -> Result<Vec<Step>, Blocked> {
+    pub(super) fn configure(&self, cluster: &Cluster) -> Result<Vec<Step>, Blocked> {
         let found = match &self.observed.configuration.fact {
             Fact::Known(found) => found,
             Fact::Unknown(why) => return Err(cannot_see("the configuration in home", why)),
@@ -330,7 +338,7 @@ impl Situation<'_> {
         if cluster.trusted_sidecar().is_none() {
             steps.push(step(Action::AdoptCluster, Reason::NotOursYet));
         }
-        let files = render(self.desired, cluster.major, own_configuration(cluster), found);
+        let files = self.files(cluster, found);
         if !on_disk(&files, found) {
             steps.push(step(
                 Action::WriteConfiguration(Box::new(files)),
@@ -340,7 +348,47 @@ impl Situation<'_> {
         Ok(steps)
     }
 
-    fn leftovers(&self) -> Option<Waiting> {
+    /// The configuration of this copy.
+    fn files(&self, cluster: &Cluster, found: &Configuration) -> ConfigurationFiles {
+        let about = About {
+            major: cluster.major,
+            own: own_configuration(cluster),
+            replica: self.replica(),
+            follows: cluster
+                .trusted_sidecar()
+                .and_then(|sidecar| sidecar.epochs.last())
+                .map(|epoch| epoch.uuid),
+            needed: cluster.control.known().map(|control| control.needed),
+        };
+        let mut files = render(self.desired, &about, found);
+        let stale = Some(&Secret::There {
+            passfile_current: false,
+        });
+        files.passfile = self.desired.peer.is_some() && self.observed.secret.known() == stale;
+        files
+    }
+
+    /// The name of the configuration as it should be.
+    pub(super) fn rendered_digest(&self, cluster: &Cluster) -> Option<String> {
+        let found = self.observed.configuration.known()?;
+        Some(self.files(cluster, found).digest)
+    }
+
+    /// Whether the copy follows another: by the server's word, else by its marks.
+    pub(super) fn replica(&self) -> bool {
+        match self.observed.server_facts() {
+            Some(facts) => facts.in_recovery,
+            None => self.data == Data::Replica,
+        }
+    }
+
+    /// What `postgresql.auto.conf` must not hold.
+    pub(super) fn purge(&self, cluster: &Cluster) -> Option<Step> {
+        let names = names_to_purge(self.desired, &cluster.auto_conf_names);
+        (!names.is_empty()).then(|| step(Action::PurgeAutoConf(names), Reason::AutoConfWins))
+    }
+
+    pub(super) fn leftovers(&self) -> Option<Waiting> {
         match self.observed.postmaster.known() {
             Some(Postmaster::Down { leftovers }) if !leftovers.is_empty() => {
                 Some(Waiting::Leftovers(leftovers.clone()))
@@ -350,7 +398,7 @@ impl Situation<'_> {
     }
 
     /// The programs for data of this major version; without data the newest.
-    fn installation(&self, major: Option<u32>) -> Result<&Installation, Blocked> {
+    pub(super) fn installation(&self, major: Option<u32>) -> Result<&Installation, Blocked> {
         let found = match &self.observed.installations.fact {
             Fact::Known(found) => found,
             Fact::Unknown(why) => return Err(cannot_see("the PostgreSQL programs", why)),
@@ -441,6 +489,6 @@ fn own_configuration(cluster: &Cluster) -> Option<&crate::lineage::OwnConfigurat
     }
 }
 
-fn step(action: Action, reason: Reason) -> Step {
+pub(super) fn step(action: Action, reason: Reason) -> Step {
     Step { action, reason }
 }

@@ -5,45 +5,66 @@
 //! rule stands above all: a copy becomes writable only by initdb, by the start of a primary copy, by handover, by
 //! `failover` or by `recovery`; never by deleting `standby.signal`.
 //!
-//! One file per role holds that role's rows; [`local`] holds what they share.
+//! One file per role holds that role's rows. What they share: [`local`] (this laptop alone), [`pair`] (the other one
+//! beside it), [`follow`] and [`promotion`] (a standby's copy).
 
 mod action;
 pub mod app;
+mod blocked;
 pub mod configuration;
 mod end;
 mod ending;
 mod failover;
+mod follow;
 pub mod gate;
 mod local;
+mod pair;
+mod pair_end;
 mod primary;
+mod promotion;
 mod recovery;
 mod standby;
 
-pub use action::{Action, ConfigurationFiles, Plan, Reason, Start, Step};
-pub use end::{Blocked, End, Waiting};
+pub use action::{
+    Action, CloneSource, ConfigurationFiles, Intention, Loss, Plan, Reason, ReplicationNeed, Start, Step,
+};
+pub use blocked::Blocked;
+pub use end::{End, Waiting};
 pub use gate::{Gate, gate};
+pub use pair::HARMLESS_LAG;
+pub use pair_end::{PeerBlock, PeerWait};
+
+use std::borrow::Cow;
 
 use crate::desired::{Desired, Role};
 use crate::observed::{Moment, Observed};
 
-/// What to do now, given what is declared and what was observed.
-///
-/// `now` is part of the contract (facts age, waits end), although no row of a single laptop depends on it yet.
-pub fn plan(desired: &Desired, observed: &Observed, _now: Moment) -> Plan {
+/// What is declared, with the trigger file of the older container set taken in: while that exists, `standby` means
+/// `failover`, on every version of PostgreSQL (which itself dropped such files in 16).
+pub fn effective<'a>(desired: &'a Desired, observed: &Observed) -> Cow<'a, Desired> {
+    if observed.triggered && desired.role == Role::Standby {
+        Cow::Owned(Desired {
+            role: Role::Failover,
+            ..desired.clone()
+        })
+    } else {
+        Cow::Borrowed(desired)
+    }
+}
+
+/// What to do now, given what is declared (see [`effective`]) and what was observed.
+pub fn plan(desired: &Desired, observed: &Observed, now: Moment) -> Plan {
     let plan = if observed.ending {
         ending::plan(observed)
     } else {
-        match local::situation(desired, observed) {
-            Err(end) => Plan {
-                steps: Vec::new(),
-                end,
-            },
-            Ok(situation) => match desired.role {
+        match local::situation(desired, observed, now) {
+            Err(end) => Plan::new(Vec::new(), end),
+            Ok(situation) => situation.above_the_roles().unwrap_or_else(|| match desired.role {
                 Role::Primary => primary::plan(&situation),
                 Role::Standby => standby::plan(&situation),
                 Role::Failover => failover::plan(&situation),
                 Role::Recovery => recovery::plan(&situation),
-            },
+            }),
         }
     };
     if desired.paused { pause(plan) } else { plan }
@@ -55,6 +76,7 @@ fn pause(plan: Plan) -> Plan {
         Plan {
             steps,
             end: End::Blocked(blocked),
+            flag: _,
         } if steps.is_empty() => Plan::blocked(blocked),
         Plan { steps, .. } => Plan::waiting(Waiting::Paused(
             steps.iter().map(|step| step.action.to_string()).collect(),

@@ -3,7 +3,7 @@
 //! Not supported yet: nothing is touched, and a server that runs goes on.
 
 use super::action::Plan;
-use super::end::Blocked;
+use super::blocked::Blocked;
 use super::local::Situation;
 
 pub(super) fn plan(_situation: &Situation<'_>) -> Plan {

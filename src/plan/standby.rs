@@ -1,42 +1,105 @@
 //! `role: standby`: this laptop follows the other one. Pure.
 //!
-//! Cloning and following are not supported yet. What is already true: a pushed file that says `standby` cannot take
-//! the event down; a writable server keeps serving until there is somebody to hand over to.
+//! A pushed file that says `standby` cannot take the event down: a writable server keeps serving until there is
+//! somebody to hand over to (handing over is not supported yet).
 
 use super::action::{Plan, Reason};
-use super::end::{Blocked, End, Waiting};
+use super::blocked::Blocked;
+use super::end::{End, Waiting};
 use super::local::Situation;
-use crate::observed::{Data, Peer, Server};
+use super::pair::{block, blocked, wait, waiting};
+use super::pair_end::{PeerBlock, PeerWait};
+use crate::desired::Role;
+use crate::observed::{Data, DataState, Flag, Peer, Server};
 
 pub(super) fn plan(situation: &Situation<'_>) -> Plan {
     match situation.server {
-        Server::Writable => match situation.serve(End::Waiting(Waiting::NoSuccessor)) {
-            // The settings may wait for a restart; that nobody can take over is what matters here.
-            Plan {
-                steps,
-                end: End::Waiting(Waiting::Restart(_)),
-            } => Plan {
-                steps,
-                end: End::Waiting(Waiting::NoSuccessor),
-            },
-            plan => plan,
-        },
+        Server::Writable => no_successor(situation.serve(End::Waiting(Waiting::NoSuccessor))),
         Server::Starting => Plan::waiting(Waiting::ServerStarting),
         Server::Stopping => Plan::waiting(Waiting::ServerStopping),
-        Server::ReadOnly { .. } => Plan::blocked(situation.read_only(nobody_to_follow(situation))),
-        // It went down under our eyes, so no other laptop was writing meanwhile.
-        Server::Down if situation.observed.served && matches!(situation.data, Data::Primary { .. }) => {
-            situation.start(Reason::ServerCrashed, End::Waiting(Waiting::NoSuccessor))
+        Server::ReadOnly { .. } if matches!(situation.data, Data::Recovering | Data::Tainted) => {
+            situation.unusable()
         }
-        Server::Down => Plan::blocked(nobody_to_follow(situation)),
+        Server::ReadOnly { .. } => replica(situation),
+        Server::Down => match &situation.data {
+            Data::Empty => empty(situation, Reason::PeerHasDatabase),
+            Data::Tainted => empty(situation, Reason::HalfMade),
+            Data::Replica => replica(situation),
+            Data::Primary { crashed } => primary(situation, *crashed),
+            Data::Recovering | Data::NotOurs(_) | Data::Unclear(_) => situation.unusable(),
+        },
     }
 }
 
-fn nobody_to_follow(situation: &Situation<'_>) -> Blocked {
+/// The settings may wait for a restart; that nobody can take over is what matters here.
+fn no_successor(plan: Plan) -> Plan {
+    match plan {
+        Plan {
+            steps,
+            end: End::Waiting(Waiting::Restart(_)),
+            flag: _,
+        } => Plan::new(steps, End::Waiting(Waiting::NoSuccessor)),
+        plan => plan,
+    }
+}
+
+/// No copy, or a half-made one.
+fn empty(situation: &Situation<'_>, reason: Reason) -> Plan {
     match situation.peer {
-        Peer::None => Blocked::StandbyWithoutPeer,
-        Peer::Unknown { .. } => Blocked::NotSupported {
-            what: "following another laptop (role: standby)",
+        Peer::None => Plan::blocked(Blocked::StandbyWithoutPeer),
+        Peer::Unknown(silence) => waiting(PeerWait::Unreachable(silence.why.clone())),
+        Peer::Unauthenticated { why } => blocked(situation.unauthenticated(why)),
+        Peer::Known(facts) if facts.writable() => situation.clone_from(facts, reason, End::Converged),
+        Peer::Known(facts) if facts.data.holds_data() => waiting(PeerWait::NotServing),
+        Peer::Known(facts) if facts.role == Some(Role::Standby) => blocked(PeerBlock::BothStandby),
+        Peer::Known(_) => waiting(PeerWait::NoDatabaseYet),
+    }
+}
+
+fn replica(situation: &Situation<'_>) -> Plan {
+    match situation.peer {
+        Peer::None => situation.read_only_with(End::Blocked(Blocked::StandbyWithoutPeer)),
+        Peer::Unknown(silence) => situation.read_only_with(wait(PeerWait::Away(silence.why.clone()))),
+        Peer::Unauthenticated { why } => situation.read_only_with(block(situation.unauthenticated(why))),
+        Peer::Known(facts) if facts.writable() => situation.follow(facts, End::Converged),
+        Peer::Known(facts) if facts.role == Some(Role::Standby) && facts.data != DataState::Primary => {
+            situation.read_only_with(block(PeerBlock::BothStandby))
+        }
+        Peer::Known(_) => situation.read_only_with(wait(PeerWait::NotServing)),
+    }
+}
+
+/// A primary's copy that is not superseded, and its server is down.
+fn primary(situation: &Situation<'_>, crashed: bool) -> Plan {
+    let start = || {
+        let then = End::Waiting(Waiting::NoSuccessor);
+        situation.announced(Flag::Starting, situation.start_writing(crashed, then))
+    };
+    // It went down under our eyes, so no other laptop was writing meanwhile.
+    let served = situation.observed.served;
+    match situation.peer {
+        Peer::None if served => situation.start_writing(crashed, End::Waiting(Waiting::NoSuccessor)),
+        Peer::None => Plan::blocked(Blocked::StandbyWithoutPeer),
+        Peer::Unauthenticated { why } => blocked(situation.unauthenticated(why)),
+        Peer::Unknown(silence) if !silence.settled => waiting(PeerWait::Unsettled(silence.why.clone())),
+        Peer::Unknown(_) => match situation.memory_unreadable() {
+            Some(unreadable) => unreadable,
+            None if served && !situation.may_have_taken_over() => start(),
+            None => blocked(PeerBlock::PrimaryCopy),
         },
+        Peer::Known(facts) => {
+            if !facts.at_rest() && situation.is_newer() {
+                return waiting(PeerWait::StepsDown);
+            }
+            if let Some(plan) = situation.must_not_start_beside(facts) {
+                return plan;
+            }
+            if facts.role == Some(Role::Failover)
+                && matches!(facts.data, DataState::Replica | DataState::Unknown)
+            {
+                return waiting(PeerWait::TakesOver);
+            }
+            start()
+        }
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::lineage::Lsn;
-use crate::observed::{ClusterState, ControlData};
+use crate::observed::{ClusterState, ControlData, Parameters};
 use crate::supervise::tool;
 use crate::sys::users::Identity;
 
@@ -21,14 +21,22 @@ pub struct Cache {
 type Stamp = (u64, u64, i64, i64, i64, i64);
 
 impl Cache {
-    /// Reads `global/pg_control` of a data directory with the programs in `bin_directory`.
+    /// Reads `global/pg_control` of a data directory with the programs in `bin_directory`. `thorough: false`: what was
+    /// read last will do, since a running server's own word counts more.
     pub async fn read(
         &mut self,
         data_directory: &Utf8Path,
         bin_directory: &Utf8Path,
         identity: &Identity,
+        thorough: bool,
     ) -> Result<ControlData> {
         let path = data_directory.join("global/pg_control");
+        if let Some((last_path, _, control)) = &self.last
+            && *last_path == path
+            && !thorough
+        {
+            return Ok(control.clone());
+        }
         let meta = std::fs::metadata(&path).with_context(|| format!("cannot read {path}"))?;
         let stamp: Stamp = (
             meta.dev(),
@@ -115,6 +123,13 @@ fn parse(text: &str) -> Result<ControlData> {
             .map_err(anyhow::Error::msg)?,
         timeline: number("Latest checkpoint's TimeLineID")?
             .max(number("Min recovery ending loc's timeline")?),
+        needed: Parameters {
+            max_connections: number("max_connections setting")?,
+            max_worker_processes: number("max_worker_processes setting")?,
+            max_wal_senders: number("max_wal_senders setting")?,
+            max_prepared_transactions: number("max_prepared_xacts setting")?,
+            max_locks_per_transaction: number("max_locks_per_xact setting")?,
+        },
     })
 }
 
@@ -128,6 +143,11 @@ Database cluster state:               in archive recovery
 Latest checkpoint location:           0/3000028
 Latest checkpoint's TimeLineID:       1
 Min recovery ending loc's timeline:   2
+max_connections setting:              100
+max_worker_processes setting:         8
+max_wal_senders setting:              10
+max_prepared_xacts setting:           0
+max_locks_per_xact setting:           64
 ";
 
     /// A server that is promoted and killed at once: the checkpoint still names the old timeline (POSTGRES-FACTS 35).

@@ -16,7 +16,7 @@ use crate::sys::files;
 use crate::sys::users::Identity;
 
 /// The marker beside a data directory whose rewind or restore was begun and not finished.
-const TAINT_SUFFIX: &str = "paceline-tainted";
+pub(crate) const TAINT_SUFFIX: &str = "paceline-tainted";
 
 /// Looks at the data directory.
 pub(super) async fn look(
@@ -24,6 +24,7 @@ pub(super) async fn look(
     installations: &[Installation],
     controls: &mut control::Cache,
     identity: &Identity,
+    thorough: bool,
 ) -> Result<DataDirectory> {
     let path = &desired.postgres.data_directory;
     if let Ok(target) = fs::read_link(path) {
@@ -80,7 +81,11 @@ pub(super) async fn look(
         .iter()
         .find(|installation| installation.major == major)
     {
-        Some(installation) => Fact::from(controls.read(path, &installation.bin_directory, identity).await),
+        Some(installation) => Fact::from(
+            controls
+                .read(path, &installation.bin_directory, identity, thorough)
+                .await,
+        ),
         None => Fact::Unknown(format!("the programs of PostgreSQL {major} were not found")),
     };
     Ok(DataDirectory::Cluster(Box::new(Cluster {

@@ -1,7 +1,11 @@
 //! The application's database inside the server: does it exist, whose is it, and can its owner log in.
 
+use std::fmt::Write as _;
+
 use anyhow::{Context as _, Result};
 use camino::Utf8Path;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
 
@@ -16,6 +20,26 @@ use crate::sys::files;
 #[derive(Debug, Default)]
 pub struct LoginCache {
     worked: Option<(i32, String)>,
+}
+
+impl LoginCache {
+    /// Logs in to the server whose postmaster is process `pid`, unless exactly this worked before.
+    pub(super) async fn log_in(
+        &mut self,
+        desired: &Desired,
+        pid: i32,
+        user: &str,
+        database: &str,
+        password: &str,
+    ) -> Login {
+        let key = (pid, digest(&[user, database, password]));
+        if self.worked.as_ref() == Some(&key) {
+            return Login::Works;
+        }
+        let login = log_in(desired, user, database, password).await;
+        self.worked = (login == Login::Works).then_some(key);
+        login
+    }
 }
 
 /// Looks at the database as superuser.
@@ -41,19 +65,14 @@ pub(super) async fn look(
     )
     .await?;
     let owner = rows.first().and_then(|row| row.get(0)).map(ToOwned::to_owned);
-    let login = match read_password(&wanted.password_file) {
+    let login = match password(desired, wanted) {
         Ok(None) => Login::NoPasswordFile,
         Err(error) => Login::BadPasswordFile(format!("{error:#}")),
         Ok(Some(_)) if !role || owner.is_none() => Login::NotTried,
         Ok(Some(password)) => {
-            let key = (pid, digest(&[&wanted.owner, &wanted.name, &password]));
-            if cache.worked.as_ref() == Some(&key) {
-                Login::Works
-            } else {
-                let login = try_login(desired, wanted, &password).await;
-                cache.worked = (login == Login::Works).then_some(key);
-                login
-            }
+            cache
+                .log_in(desired, pid, &wanted.owner, &wanted.name, &password)
+                .await
         }
     };
     Ok(DatabaseFacts {
@@ -66,13 +85,18 @@ pub(super) async fn look(
 
 /// Logs in as the application would.
 pub async fn try_login(desired: &Desired, wanted: &Database, password: &str) -> Login {
+    log_in(desired, &wanted.owner, &wanted.name, password).await
+}
+
+/// Logs in over the unix socket, by password.
+pub async fn log_in(desired: &Desired, user: &str, database: &str, password: &str) -> Login {
     let mut config = Config::new();
     config
         .host_path(desired.socket_directory())
         .port(super::postmaster::port(desired))
-        .user(&wanted.owner)
+        .user(user)
         .password(password)
-        .dbname(&wanted.name)
+        .dbname(database)
         .application_name("paceline")
         .connect_timeout(server::LIMIT);
     match server::open(&config).await {
@@ -87,6 +111,36 @@ pub async fn try_login(desired: &Desired, wanted: &Database, password: &str) -> 
             }
         }
     }
+}
+
+/// The password of the database's owner: what is in its file, else, if that file is ours to choose, one that is derived
+/// from the replication password. So both laptops have the same without ever telling each other, and the application
+/// can log in at once on the one that takes over. `None`: there is neither.
+pub fn password(desired: &Desired, wanted: &Database) -> Result<Option<String>> {
+    if let Some(password) = read_password(&wanted.password_file)? {
+        return Ok(Some(password));
+    }
+    if wanted.password_file_declared || desired.peer.is_none() {
+        return Ok(None);
+    }
+    // What is wrong with that file is said where replication is looked at.
+    let secret = read_password(&desired.replication.password_file).ok().flatten();
+    Ok(secret.map(|secret| derived(&secret, &wanted.owner)))
+}
+
+/// HMAC-SHA-256 of the role's name, in hexadecimal digits.
+fn derived(secret: &str, role: &str) -> String {
+    // A key of any length will do.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else {
+        return String::new();
+    };
+    mac.update(b"paceline database password 1\n");
+    mac.update(role.as_bytes());
+    let mut text = String::new();
+    for byte in mac.finalize().into_bytes() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// The password in a file: its first line. `None`: there is no such file. A file that others can read, or an empty

@@ -9,20 +9,22 @@ mod data_directory;
 pub mod database;
 pub mod postmaster;
 mod programs;
+pub mod replication;
 pub mod server;
 
 use camino::Utf8Path;
 
 use crate::desired::Desired;
 use crate::observed::{
-    Answer, AppFacts, Cluster, DataDirectory, Fact, Installation, Observed, Peer, Postmaster, Remembered,
-    Seen, ServerPhase, ServerUser,
+    AppFacts, Cluster, DataDirectory, Fact, Installation, NEW_DATABASE_FILE, Observed, Peer, Postmaster,
+    Remembered, Seen, ServerPhase, ServerUser,
 };
 use crate::sys::users::Identity;
 use crate::sys::{clock, files, users};
 
 pub use control::read as read_control;
-pub use data_directory::{own_configuration, setting_name, sidecar_path};
+pub(crate) use data_directory::TAINT_SUFFIX;
+pub use data_directory::{own_configuration, read_sidecar, setting_name, sidecar_path};
 
 /// Looks at this laptop again and again; keeps an open connection to the server and what is dear to find out.
 #[derive(Debug, Default)]
@@ -54,6 +56,11 @@ struct Surroundings {
 }
 
 impl Prober {
+    /// The connection to the server, for those who act.
+    pub fn shared(&self) -> server::Shared {
+        self.session.shared()
+    }
+
     /// Looks at everything. `thorough`: also at what seldom changes by itself (programs, users, settings, epochs, the
     /// application's database); otherwise, while the server is ready, the last look at those stands, with its age.
     pub async fn look(&mut self, desired: &Desired, inside: FromInside, thorough: bool) -> Observed {
@@ -77,17 +84,15 @@ impl Prober {
             around.installations.known().map_or(&[], Vec::as_slice),
             &mut self.controls,
             &around.identity,
+            thorough || ready.is_none(),
         )
         .await;
         let data = Seen::new(Fact::from(data), clock::now());
-        let (server, database) = if let Some(pid) = ready {
+        let asked = if let Some(pid) = ready {
             self.session.look(desired, pid, thorough).await
         } else {
             self.session.forget();
-            (
-                Fact::Known(Answer::NotAsked),
-                Fact::Unknown("the server does not answer yet".to_owned()),
-            )
+            server::Asked::nobody()
         };
         let now = clock::now();
         let sidecar = data
@@ -100,16 +105,22 @@ impl Prober {
             remembered: around.remembered.clone(),
             data,
             postmaster,
-            server: Seen::new(server, now),
-            database: Seen::new(database, now),
+            server: Seen::new(asked.server, now),
+            database: Seen::new(asked.database, now),
             installations: around.installations.clone(),
             server_user: around.server_user.clone(),
-            peer: match &desired.peer {
-                None => Peer::None,
-                Some(peer) => Peer::Unknown {
-                    why: format!("asking {} is not supported yet", peer.host),
-                },
-            },
+            // The link fills these in: see `peer`.
+            peer: Peer::None,
+            peer_memory: Seen::new(Fact::Known(None), now),
+            flag: None,
+            replication: Seen::new(asked.replication, now),
+            secret: Seen::new(replication::secret(desired, &around.identity), now),
+            new_database_allowed: desired.home.join(NEW_DATABASE_FILE).exists(),
+            triggered: desired
+                .postgres
+                .trigger_file
+                .as_ref()
+                .is_some_and(|file| file.exists()),
             app: inside.app,
             served: inside.served,
             ending: inside.ending,

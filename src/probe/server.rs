@@ -1,16 +1,18 @@
 //! The server's own word, over its unix socket, as superuser by peer authentication.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use camino::Utf8Path;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
-use super::database;
+use super::{database, replication};
 use crate::desired::Desired;
 use crate::lineage::Epoch;
-use crate::observed::{Answer, DatabaseFacts, Fact, ServerFacts};
+use crate::observed::{Answer, DatabaseFacts, Fact, ReceiverTrouble, ReplicationFacts, ServerFacts};
 use crate::plan::configuration::SUPERUSER;
 
 /// How long the server may take for one answer. A frozen one never answers.
@@ -19,12 +21,44 @@ pub const LIMIT: Duration = Duration::from_secs(2);
 const AUTO_CONF_IN_FORCE: &str =
     "select name from pg_settings where sourcefile like '%/postgresql.auto.conf' order by 1";
 
+/// A connection to the server of this process, which those who act may use as well: opening one takes longer than most
+/// of what is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<Mutex<Option<Opened>>>);
+
+/// The postmaster's process, and the connection to it.
+type Opened = (i32, Arc<Client>);
+
+impl Shared {
+    /// The open connection to the server of this process, if there is one; otherwise a new one.
+    pub async fn connect(&self, desired: &Desired, pid: i32) -> Result<Arc<Client>> {
+        let open = self
+            .get()
+            .filter(|(of, client)| *of == pid && !client.is_closed());
+        match open {
+            Some((_, client)) => Ok(client),
+            None => Ok(Arc::new(connect(desired, "postgres").await?)),
+        }
+    }
+
+    fn get(&self) -> Option<Opened> {
+        self.0.lock().ok()?.clone()
+    }
+
+    fn set(&self, open: Option<Opened>) {
+        if let Ok(mut shared) = self.0.lock() {
+            *shared = open;
+        }
+    }
+}
+
 /// A connection that stays open, and what was last found out with it.
 #[derive(Debug, Default)]
 pub struct Session {
-    open: Option<(i32, Client)>,
+    open: Shared,
     slow: Option<Slow>,
     login: database::LoginCache,
+    replication_login: database::LoginCache,
 }
 
 /// What seldom changes by itself.
@@ -37,60 +71,85 @@ struct Slow {
     pending_restart: Vec<String>,
     configuration_errors: Vec<String>,
     database: Fact<DatabaseFacts>,
+    replication: Fact<ReplicationFacts>,
+}
+
+/// What the server said.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) server: Fact<Answer>,
+    pub(super) database: Fact<DatabaseFacts>,
+    pub(super) replication: Fact<ReplicationFacts>,
+}
+
+impl Asked {
+    /// No server runs.
+    pub(super) fn nobody() -> Self {
+        let why = || "the server does not answer yet".to_owned();
+        Self {
+            server: Fact::Known(Answer::NotAsked),
+            database: Fact::Unknown(why()),
+            replication: Fact::Unknown(why()),
+        }
+    }
 }
 
 impl Session {
+    /// The connection, for those who act.
+    pub(super) fn shared(&self) -> Shared {
+        self.open.clone()
+    }
+
     /// Forgets the connection: the server it led to is gone.
     pub(super) fn forget(&mut self) {
-        self.open = None;
+        self.open.set(None);
         self.slow = None;
     }
 
     /// Asks the server whose postmaster is process `pid`.
-    pub(super) async fn look(
-        &mut self,
-        desired: &Desired,
-        pid: i32,
-        thorough: bool,
-    ) -> (Fact<Answer>, Fact<DatabaseFacts>) {
+    pub(super) async fn look(&mut self, desired: &Desired, pid: i32, thorough: bool) -> Asked {
         // New connections are what an application needs; a server whose postmaster hangs still serves the old ones.
         if thorough {
-            self.open = None;
+            self.open.set(None);
         }
         if self
             .open
-            .as_ref()
-            .is_some_and(|(of, client)| *of != pid || client.is_closed())
+            .get()
+            .is_some_and(|(of, client)| of != pid || client.is_closed())
         {
             self.forget();
         }
         match self.ask(desired, pid, thorough).await {
-            Ok((facts, database)) => (Fact::Known(Answer::Facts(Box::new(facts))), database),
+            Ok(asked) => asked,
             Err(error) => {
                 self.forget();
                 let why = format!("{error:#}");
-                let unseen = Fact::Unknown(why.clone());
-                match error
+                let server = match error
                     .downcast_ref::<tokio_postgres::Error>()
                     .and_then(tokio_postgres::Error::code)
                 {
-                    Some(code) if turns_away(code) => (Fact::Known(Answer::Refused(why)), unseen),
-                    _ => (Fact::Unknown(why), unseen),
+                    Some(code) if turns_away(code) => Fact::Known(Answer::Refused(why.clone())),
+                    _ => Fact::Unknown(why.clone()),
+                };
+                Asked {
+                    server,
+                    database: Fact::Unknown(why.clone()),
+                    replication: Fact::Unknown(why),
                 }
             }
         }
     }
 
-    async fn ask(
-        &mut self,
-        desired: &Desired,
-        pid: i32,
-        thorough: bool,
-    ) -> Result<(ServerFacts, Fact<DatabaseFacts>)> {
-        let client = match &mut self.open {
+    async fn ask(&mut self, desired: &Desired, pid: i32, thorough: bool) -> Result<Asked> {
+        let client = match self.open.get() {
             Some((_, client)) => client,
-            none => &mut none.insert((pid, connect(desired, "postgres").await?)).1,
+            None => {
+                let client = Arc::new(connect(desired, "postgres").await?);
+                self.open.set(Some((pid, Arc::clone(&client))));
+                client
+            }
         };
+        let client = client.as_ref();
         let row = one(client, include_str!("server.sql")).await?;
         let mut facts = ServerFacts {
             in_recovery: text(&row, "in_recovery")? == "t",
@@ -101,25 +160,50 @@ impl Session {
                 .parse()
                 .context("the timeline is no number")?,
             lsn: text(&row, "lsn")?.parse().map_err(|e: String| anyhow!(e))?,
+            position_proven: text(&row, "position_proven")? == "t",
             version: text(&row, "version")?.to_owned(),
+            checkpoint_timeline: text(&row, "checkpoint_timeline")?
+                .parse()
+                .context("the checkpoint's timeline is no number")?,
+            replay_paused: text(&row, "replay_paused")? == "t",
+            replayed_until: row.get("replayed_until").map(ToOwned::to_owned),
+            receiver: None,
             configuration: row.get("configuration").map(ToOwned::to_owned),
             auto_conf_in_force: Vec::new(),
             pending_restart: Vec::new(),
             configuration_errors: Vec::new(),
             epochs: Vec::new(),
         };
-        let about = (facts.timeline, facts.in_recovery);
-        let slow = match &self.slow {
-            Some(slow) if !thorough && slow.about == about => slow.clone(),
+        if facts.in_recovery && !facts.streaming {
+            facts.receiver = receiver_trouble(&desired.server_log());
+        }
+        let named = |slow: &Slow| slow.epochs.iter().any(|epoch| epoch.timeline == facts.timeline);
+        let slow = match &mut self.slow {
+            Some(slow) if !thorough => {
+                // Another timeline, or a promotion: only its name is wanted at once, every millisecond counts.
+                if slow.about != (facts.timeline, facts.in_recovery) || !named(slow) {
+                    slow.epochs = epochs(client).await?;
+                    slow.about = (facts.timeline, facts.in_recovery);
+                }
+                slow.clone()
+            }
             _ => {
                 let slow = Slow {
-                    about,
+                    about: (facts.timeline, facts.in_recovery),
                     epochs: epochs(client).await?,
                     auto_conf_in_force: column(client, AUTO_CONF_IN_FORCE).await?,
                     pending_restart: column(client, include_str!("pending_restart.sql")).await?,
                     configuration_errors: column(client, include_str!("configuration_errors.sql")).await?,
+                    replication: match &desired.peer {
+                        Some(_) if facts.in_recovery || !facts.read_only => {
+                            let cache = &mut self.replication_login;
+                            Fact::from(replication::look(client, desired, pid, cache).await)
+                        }
+                        Some(_) => Fact::Unknown("the server is read-only".to_owned()),
+                        None => Fact::Unknown("no other laptop is declared".to_owned()),
+                    },
                     database: match &desired.postgres.database {
-                        Some(wanted) if !facts.in_recovery && !facts.read_only => {
+                        Some(wanted) if facts.in_recovery || !facts.read_only => {
                             Fact::from(database::look(client, desired, wanted, pid, &mut self.login).await)
                         }
                         Some(_) => Fact::Unknown("the server is read-only".to_owned()),
@@ -133,7 +217,11 @@ impl Session {
         facts.auto_conf_in_force = slow.auto_conf_in_force;
         facts.pending_restart = slow.pending_restart;
         facts.configuration_errors = slow.configuration_errors;
-        Ok((facts, slow.database))
+        Ok(Asked {
+            server: Fact::Known(Answer::Facts(Box::new(facts))),
+            database: slow.database,
+            replication: slow.replication,
+        })
     }
 }
 
@@ -167,7 +255,7 @@ pub async fn connect(desired: &Desired, database: &str) -> Result<Client> {
 }
 
 /// Opens a connection within the limit; its traffic is carried by a task that ends with it.
-pub(super) async fn open(config: &Config) -> Result<Client> {
+pub(crate) async fn open(config: &Config) -> Result<Client> {
     let (client, connection) = timeout(LIMIT, config.connect(NoTls))
         .await
         .map_err(|_| anyhow!("no answer within {} seconds", LIMIT.as_secs()))??;
@@ -190,6 +278,35 @@ pub async fn epochs(client: &Client) -> Result<Vec<Epoch>> {
     rows.iter()
         .map(|row| serde_json::from_str(row).context("a row of paceline.epoch cannot be understood"))
         .collect()
+}
+
+/// Why the WAL receiver does not stream, from the end of the server's log (`lc_messages` is C): only there is it said.
+/// `None`: the last thing that it said is no complaint, or it said nothing since the server's start.
+pub fn receiver_trouble(log: &Utf8Path) -> Option<ReceiverTrouble> {
+    let text = crate::sys::files::read_end(log, 16 << 10).ok()?;
+    let line = text.lines().rev().find(|line| {
+        ["FATAL:", "started streaming WAL", "starting PostgreSQL"]
+            .iter()
+            .any(|words| line.contains(words))
+    })?;
+    let words = line[line.find("FATAL:")? + "FATAL:".len()..].trim();
+    // The message itself may be spread over lines, after "ERROR:".
+    let gone = ["has already been removed"]
+        .iter()
+        .any(|said| words.contains(said));
+    let of_receiver = [
+        "could not connect to the primary server",
+        "WAL stream",
+        "timeline",
+    ]
+    .iter()
+    .any(|said| words.contains(said));
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    match (gone, of_receiver) {
+        (true, _) => Some(ReceiverTrouble::WalGone(words)),
+        (false, true) => Some(ReceiverTrouble::Other(words)),
+        (false, false) => None,
+    }
 }
 
 /// What a server has loaded.

@@ -5,14 +5,23 @@ select
     (select system_identifier from pg_control_system()) as system_identifier,
     -- pg_control's timeline is stale after a promotion, so a writing server is asked for its WAL file.
     case
-        when pg_is_in_recovery() then coalesce(
+        when pg_is_in_recovery() then greatest(
             (select received_tli from pg_stat_wal_receiver),
+            (select min_recovery_end_timeline from pg_control_recovery()),
             (select timeline_id from pg_control_checkpoint()))
         else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
     end as timeline,
     case
-        when pg_is_in_recovery() then coalesce(pg_last_wal_replay_lsn(), '0/0')
+        -- What was received is replayed before a promotion ends.
+        when pg_is_in_recovery() then
+            greatest(coalesce(pg_last_wal_replay_lsn(), '0/0'), coalesce(pg_last_wal_receive_lsn(), '0/0'))
         else pg_current_wal_lsn()
     end as lsn,
+    -- The WAL receiver is asked for only when everything that lies here is replayed.
+    not pg_is_in_recovery() or pg_last_wal_receive_lsn() is not null
+        or current_setting('primary_conninfo') = '' as position_proven,
     current_setting('server_version') as version,
-    current_setting('paceline.configuration', true) as configuration
+    current_setting('paceline.configuration', true) as configuration,
+    (select timeline_id from pg_control_checkpoint()) as checkpoint_timeline,
+    case when pg_is_in_recovery() then pg_is_wal_replay_paused() else false end as replay_paused,
+    case when pg_is_in_recovery() then pg_last_xact_replay_timestamp()::text end as replayed_until

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify, watch};
+use anyhow::bail;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::Look;
 use crate::desired::Desired;
 use crate::exec::{Context, carry_out};
 use crate::hint::hint_of;
-use crate::observed::{AppFacts, Moment};
+use crate::observed::{AppFacts, Flag, Moment};
 use crate::plan::{Action, Plan};
+use crate::probe::server::Shared;
 use crate::status::Failure;
 use crate::sys::clock;
 
@@ -28,15 +31,32 @@ pub(super) struct Decision {
     pub(super) ending: bool,
 }
 
+/// What the executor tells the loop.
+#[derive(Debug)]
+pub(super) struct Reports {
+    /// What failed last.
+    pub(super) failures: watch::Sender<Option<Failure>>,
+    /// How far the action under way has come.
+    pub(super) progress: watch::Sender<Option<String>>,
+    /// What the action under way was announced by.
+    pub(super) acting: watch::Sender<Option<Flag>>,
+}
+
 /// The executor: the first step of the newest plan, then a new look. A step that is asked for again soon has to wait,
 /// the longer the more often, whether it failed or seemed to succeed (a server that starts and dies).
 pub(super) async fn execute(
     mut decisions: watch::Receiver<Option<Arc<Decision>>>,
     app: watch::Receiver<AppFacts>,
-    failures: watch::Sender<Option<Failure>>,
-    look: Arc<Notify>,
+    reports: Reports,
+    looks: mpsc::UnboundedSender<Look>,
     busy: Arc<Mutex<Moment>>,
+    session: Shared,
 ) {
+    let Reports {
+        failures,
+        progress,
+        acting,
+    } = reports;
     let mut tries = Tries::default();
     let mut valid_from = Moment::default();
     loop {
@@ -69,12 +89,25 @@ pub(super) async fn execute(
         }
         let mut acted_at = busy.lock().await;
         tracing::info!(action = name, reason = %step.reason, "doing: {}", step.action);
+        acting.send_replace(step.action.flag());
         let begun = Instant::now();
         let mut context = Context {
             desired: &decision.desired,
             app: app.clone(),
+            session: session.clone(),
+            progress: progress.clone(),
         };
-        let outcome = carry_out(&mut context, &step.action).await;
+        let outcome = if step.action.may_be_given_up() {
+            tokio::select! {
+                outcome = carry_out(&mut context, &step.action) => outcome,
+                // Dropped in the middle, it leaves nothing that counts.
+                () = not_asked_for(decisions.clone(), decision, &step.action) => given_up(),
+            }
+        } else {
+            carry_out(&mut context, &step.action).await
+        };
+        progress.send_replace(None);
+        acting.send_replace(None);
         valid_from = clock::now();
         *acted_at = valid_from;
         drop(acted_at);
@@ -111,7 +144,36 @@ pub(super) async fn execute(
                 failures.send_replace(Some(failure));
             }
         }
-        look.notify_one();
+        let look = if step.action.changes_little() {
+            Look::Quick
+        } else {
+            Look::Thorough
+        };
+        if looks.send(look).is_err() {
+            return;
+        }
+    }
+}
+
+fn given_up() -> anyhow::Result<()> {
+    bail!("given up: the state file asks for something else now")
+}
+
+/// Returns when the declaration has changed and this is not the step to take any more. A peer that is silent for a
+/// while, for one, is no reason to give a long copy up.
+async fn not_asked_for(
+    mut decisions: watch::Receiver<Option<Arc<Decision>>>,
+    then: &Decision,
+    action: &Action,
+) {
+    let over = |now: &Option<Arc<Decision>>| {
+        now.as_ref().is_some_and(|now| {
+            (now.ending || now.desired != then.desired)
+                && now.plan.first().is_none_or(|step| step.action != *action)
+        })
+    };
+    if decisions.wait_for(over).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -9,26 +9,27 @@
 //! The loop waits for an event or a slow tick, never spins, and never waits for an action: a gate that has to close
 //! closes while one runs.
 
+mod decide;
 mod executor;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use self::executor::{Decision, execute};
+use self::executor::{Decision, Reports, execute};
 use crate::api;
 use crate::desired::{self, Desired, Reading};
 use crate::exec::app::{Keeper, Order};
 use crate::instance::{Instance, Successor};
-use crate::observed::{AppFacts, AppState, Fact, Moment, Observed, Server};
-use crate::plan::{End, Gate, Plan, Waiting, gate, plan};
+use crate::observed::{AppFacts, AppState, Flag, Moment, Observed};
+use crate::peer;
+use crate::plan::{Gate, Plan};
 use crate::probe::{FromInside, Prober};
-use crate::status::{Failure, FileState, Status, status};
-use crate::supervise::output::Output;
+use crate::status::{Failure, FileState, Status};
 use crate::supervise::signals::{self, Request, Requests};
 use crate::sys::clock;
 use crate::sys::process::Process;
@@ -70,6 +71,12 @@ struct Loop {
     ending: bool,
     /// Whether the server was seen writable.
     served: bool,
+    /// What we announce, and since when.
+    flag: Option<(Flag, Moment)>,
+    /// The other laptop.
+    peer: peer::Handle,
+    /// The declaration in force, for those who ask the other laptop and answer it.
+    in_force: watch::Sender<Arc<Desired>>,
     /// What was last logged of the plan.
     logged: String,
     questions: mpsc::Sender<Question>,
@@ -80,6 +87,10 @@ struct Loop {
     looked_at: Moment,
     app: watch::Receiver<AppFacts>,
     failure: watch::Receiver<Option<Failure>>,
+    /// What the action under way was announced by.
+    acting: watch::Receiver<Option<Flag>>,
+    /// How far the action under way has come.
+    progress: watch::Receiver<Option<String>>,
     decisions: watch::Sender<Option<Arc<Decision>>>,
     orders: watch::Sender<Option<Order>>,
     published: watch::Sender<Option<Arc<Status>>>,
@@ -105,28 +116,38 @@ pub async fn run(
         Mode::Once => (None, watch::channel(AppFacts::default()).1),
     };
     let adopted = matches!(app.borrow().state, AppState::Running { .. });
+    let (progress, progressed) = watch::channel(None);
+    let (acting, under_way) = watch::channel(None);
     let (failures, failure) = watch::channel(None);
     let (decisions, decided) = watch::channel(None);
     let (orders, ordered) = watch::channel(None);
     let (published, status) = watch::channel(None);
-    let look = Arc::new(Notify::new());
+    let (in_force, declared) = watch::channel(Arc::clone(&desired));
+    let (peer, mut link) = peer::follow(declared.clone());
+    let mut peer_news = peer.views();
+    let (looks, mut look) = mpsc::unbounded_channel();
     // Held during an action; holds when the last one ended: looks that began before are worthless.
     let busy = Arc::new(Mutex::new(Moment::default()));
 
+    let prober = Prober::default();
     let mut executor = tokio::spawn(execute(
         decided,
         app.clone(),
-        failures,
-        Arc::clone(&look),
+        Reports {
+            failures,
+            progress,
+            acting,
+        },
+        looks,
         Arc::clone(&busy),
+        prober.shared(),
     ));
     let (questions, asked) = mpsc::channel(1);
     let (answered, mut answers) = mpsc::channel(1);
-    let mut prober = tokio::spawn(probe(asked, answered));
+    let mut prober = tokio::spawn(probe(prober, asked, answered));
     let mut keeper = keeper.map(|keeper| tokio::spawn(keeper.run(ordered)));
-    if mode == Mode::Daemon {
-        tokio::spawn(api::serve(desired.api_listen, status));
-    }
+    // Once, too: the other laptop is to see what is announced.
+    tokio::spawn(api::serve(desired.api_listen, status, declared));
 
     let mut this = Loop {
         mode,
@@ -149,6 +170,9 @@ pub async fn run(
         plan: Plan::converged(),
         ending: false,
         served: false,
+        flag: None,
+        peer,
+        in_force,
         logged: String::new(),
         questions,
         looking: false,
@@ -156,6 +180,8 @@ pub async fn run(
         looked_at: Moment::default(),
         app,
         failure,
+        progress: progressed,
+        acting: under_way,
         decisions,
         orders,
         published,
@@ -188,18 +214,25 @@ pub async fn run(
                 this.see(looked_at, observed);
                 next = Instant::now() + this.patience();
             }
-            // Cancel-safe: the permit is kept.
-            () = look.notified() => wanted = Some(Look::Thorough),
+            // Cancel-safe: a message that is not taken stays in the channel.
+            Some(asked) = look.recv() => wanted = Some(closer(wanted, asked)),
             // Cancel-safe: values of a watch channel stay marked as unseen.
             Ok(()) = readings.changed() => {
                 let reading = readings.borrow_and_update().clone();
-                if this.take(&reading) {
-                    wanted = Some(Look::Thorough);
+                let changed = this.take(&reading);
+                this.decide();
+                // What is to be done now is begun on what is known; its effect looks again, and so do we after it.
+                if changed && this.plan.steps.is_empty() {
+                    wanted = Some(closer(wanted, Look::Thorough));
                 }
+            }
+            Ok(()) = peer_news.changed() => {
+                peer_news.mark_unchanged();
                 this.decide();
             }
             Ok(()) = this.app.changed() => this.decide(),
             Ok(()) = this.failure.changed() => this.decide(),
+            Ok(()) = this.progress.changed() => this.publish(clock::now()),
             // Cancel-safe: signals are counted by the runtime.
             request = requests.next() => match request {
                 Request::End if this.ending => {
@@ -262,6 +295,7 @@ pub async fn run(
             // A part of us that is gone cannot be done without; server and application go on, and the next daemon
             // takes them over. These end by a panic only.
             ended = &mut executor => bail!("the executor ended: {ended:?}"),
+            ended = &mut link => bail!("the link to the other laptop ended: {ended:?}"),
             ended = &mut prober => bail!("the prober ended: {ended:?}"),
             ended = joined_keeper(keeper.as_mut()) => bail!("the application's keeper ended: {ended:?}"),
             // Cancel-safe: the handle keeps the news.
@@ -277,6 +311,14 @@ pub async fn run(
                 wanted = Some(Look::Quick);
             },
         }
+    }
+}
+
+/// The closer of two looks.
+fn closer(wanted: Option<Look>, asked: Look) -> Look {
+    match (wanted, asked) {
+        (Some(Look::Thorough), _) | (_, Look::Thorough) => Look::Thorough,
+        (Some(Look::Quick) | None, Look::Quick) => Look::Quick,
     }
 }
 
@@ -297,8 +339,11 @@ struct Question {
 
 /// Looks when it is asked to, in a task of its own: a server that does not answer must not keep the loop from closing
 /// the gate.
-async fn probe(mut questions: mpsc::Receiver<Question>, answers: mpsc::Sender<(Moment, Observed)>) {
-    let mut prober = Prober::default();
+async fn probe(
+    mut prober: Prober,
+    mut questions: mpsc::Receiver<Question>,
+    answers: mpsc::Sender<(Moment, Observed)>,
+) {
     while let Some(question) = questions.recv().await {
         let looked_at = clock::now();
         let observed = prober
@@ -307,204 +352,6 @@ async fn probe(mut questions: mpsc::Receiver<Question>, answers: mpsc::Sender<(M
         if answers.send((looked_at, observed)).await.is_err() {
             return;
         }
-    }
-}
-
-impl Loop {
-    /// Takes a reading of the state file in; says whether the declaration in force changed.
-    fn take(&mut self, reading: &Reading) -> bool {
-        let mut file = FileState {
-            digest: self.file.digest.clone(),
-            error: reading.error.clone(),
-            warning: reading.warning.clone(),
-        };
-        let mut changed = false;
-        if let Some(valid) = &reading.valid
-            && valid.digest != self.file.digest
-        {
-            match self.instance.fits(&valid.desired) {
-                Ok(()) => {
-                    file.digest.clone_from(&valid.digest);
-                    changed = valid.desired != *self.desired;
-                    self.desired = Arc::new(valid.desired.clone());
-                    tracing::info!(digest = %file.digest, role = %self.desired.role, "state file read");
-                    report_unsupported(&self.desired);
-                }
-                Err(why) => file.error = Some(why),
-            }
-        }
-        if file.error != self.file.error
-            && let Some(error) = &file.error
-        {
-            tracing::error!("the state file is not taken; the last valid one stays in force:\n{error}");
-        }
-        if file.warning != self.file.warning
-            && let Some(warning) = &file.warning
-        {
-            tracing::warn!("{warning}");
-        }
-        self.file = file;
-        changed
-    }
-
-    /// Asks for a look; false: one is under way.
-    fn ask(&mut self, look: Look) -> bool {
-        if self.looking {
-            return false;
-        }
-        let thorough = look == Look::Thorough || self.looks.is_multiple_of(THOROUGH_EVERY);
-        let question = Question {
-            desired: Arc::clone(&self.desired),
-            inside: FromInside {
-                app: self.app.borrow().clone(),
-                served: self.served,
-                ending: self.ending,
-            },
-            thorough,
-        };
-        self.looking = self.questions.try_send(question).is_ok();
-        self.looks = if look == Look::Thorough {
-            1
-        } else {
-            self.looks.wrapping_add(1)
-        };
-        if thorough && self.mode == Mode::Daemon {
-            for log in [self.desired.server_log(), self.desired.app_log()] {
-                if let Err(error) = Output::new(log).keep_small() {
-                    tracing::warn!("{error:#}");
-                }
-            }
-        }
-        self.looking
-    }
-
-    /// Takes in what was seen.
-    fn see(&mut self, looked_at: Moment, observed: Observed) {
-        self.looking = false;
-        self.hold_server(&observed);
-        self.served |= observed.server_state() == Fact::Known(Server::Writable);
-        self.observed = Some(observed);
-        self.looked_at = looked_at;
-        self.decide();
-    }
-
-    /// Decides on what is known: after a look, and whenever what is asked for changed.
-    fn decide(&mut self) {
-        let Some(observed) = &mut self.observed else {
-            return;
-        };
-        // What comes from inside is newer than the look.
-        observed.ending = self.ending;
-        observed.app = self.app.borrow_and_update().clone();
-        self.failure.borrow_and_update();
-        let now = clock::now();
-        self.plan = plan(&self.desired, observed, now);
-        let judged = gate(&self.gate, &self.desired, observed, &self.plan, now);
-        if judged != self.gate {
-            tracing::info!(gate = judged.word(), reason = judged.reason(), "gate");
-            self.gate = judged;
-        }
-        self.log_plan();
-        self.orders.send_replace(Some(Order {
-            desired: Arc::clone(&self.desired),
-            gate: self.gate.clone(),
-        }));
-        self.decisions.send_replace(Some(Arc::new(Decision {
-            desired: Arc::clone(&self.desired),
-            plan: self.plan.clone(),
-            looked_at: self.looked_at,
-            ending: self.ending,
-        })));
-        self.publish(now);
-    }
-
-    fn publish(&mut self, now: Moment) {
-        let Some(observed) = &self.observed else { return };
-        let failure = self.failure.borrow().clone();
-        let mut next = status(
-            &self.desired,
-            &self.file,
-            observed,
-            &self.plan,
-            &self.gate,
-            failure.as_ref(),
-            now,
-        );
-        self.published.send_if_modified(|published| {
-            let (revision, news) = match published {
-                Some(before) => {
-                    let news = next.differs_from(before);
-                    (before.revision + u64::from(news), news)
-                }
-                None => (1, true),
-            };
-            next.revision = revision;
-            *published = Some(Arc::new(next));
-            news
-        });
-    }
-
-    /// One line for each change of the plan, none for each look.
-    fn log_plan(&mut self) {
-        let steps: Vec<&str> = self.plan.steps.iter().map(|step| step.action.name()).collect();
-        let steps = if steps.is_empty() {
-            "none".to_owned()
-        } else {
-            steps.join(", ")
-        };
-        let (state, reason, hint) = match &self.plan.end {
-            End::Converged => ("converged", String::new(), None),
-            End::Waiting(waiting) => ("waiting", waiting.to_string(), waiting.hint()),
-            End::Blocked(blocked) => ("blocked", blocked.to_string(), Some(blocked.hint())),
-        };
-        let line = format!("{steps} {state} {reason}");
-        if line == self.logged {
-            return;
-        }
-        let role = self.desired.role;
-        let hint = hint.unwrap_or_default();
-        match (&self.plan.end, self.plan.steps.is_empty()) {
-            (End::Blocked(_), _) => tracing::warn!(%role, steps, "plan: {state}: {reason} (hint: {hint})"),
-            (End::Waiting(_), true) => tracing::info!(%role, "plan: {state}: {reason}"),
-            (End::Converged, true) => tracing::info!(%role, "plan: {state}"),
-            (End::Converged | End::Waiting(_), false) => tracing::info!(%role, steps, "plan"),
-        }
-        self.logged = line;
-    }
-
-    /// Keeps a handle of the running server, whose end is an event.
-    fn hold_server(&mut self, observed: &Observed) {
-        let pid = observed.running().map(|running| running.pid);
-        if pid != self.server.as_ref().map(|server| server.id().pid) {
-            self.server = pid.and_then(|pid| Process::open(pid).ok().flatten());
-        }
-    }
-
-    fn patience(&self) -> Duration {
-        match (&self.plan.end, self.plan.steps.is_empty()) {
-            (
-                End::Waiting(Waiting::ServerStarting | Waiting::ServerStopping | Waiting::Leftovers(_)),
-                true,
-            ) => ON_THE_WAY,
-            _ => TICK,
-        }
-    }
-
-    fn ended(&self) -> Option<Ended> {
-        // Before the first look nobody knows whether there is something to stop.
-        self.observed.as_ref()?;
-        let settled = self.plan.steps.is_empty();
-        if self.ending {
-            let paused = self.desired.paused;
-            return (settled && (paused || self.plan.end == End::Converged)).then_some(Ended::Asked);
-        }
-        if self.mode == Mode::Daemon {
-            return None;
-        }
-        let failed = self.failure.borrow().is_some();
-        let on_the_way = self.patience() == ON_THE_WAY;
-        let status = self.published.borrow().clone()?;
-        (failed || (settled && !on_the_way)).then(|| Ended::Settled(Box::new(status.as_ref().clone())))
     }
 }
 

@@ -13,6 +13,20 @@ pub fn now() -> Moment {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Moment::default(), |t| Moment::from_boot(Duration::from(t)))
 }
 
+/// The same, so long ago.
+pub fn timestamp_before(ago: Duration) -> String {
+    let then = jiff::Timestamp::now().checked_sub(ago);
+    then.map_or_else(
+        |_| timestamp(),
+        |then| then.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    )
+}
+
+/// The same without colons and dashes, for the names of files.
+pub fn compact_timestamp() -> String {
+    jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string()
+}
+
 /// Wall-clock time for people, RFC 3339 in UTC with whole seconds. Never used to decide anything.
 pub fn timestamp() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

@@ -1,7 +1,7 @@
 //! Durable files: what is written here is there, whole, after a power cut, or not at all.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 
 use anyhow::{Context as _, Result};
@@ -24,6 +24,16 @@ pub fn read_if_there(path: &Utf8Path) -> io::Result<Option<String>> {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// The last bytes of a file as text, at most so many.
+pub fn read_end(path: &Utf8Path, most: u64) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let from = file.metadata()?.len().saturating_sub(most);
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Replaces `path` by `content` in one step: a temporary file beside it, fsync, rename, fsync of the directory.
@@ -65,6 +75,37 @@ pub fn sync_parent(path: &Utf8Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+/// Exchanges what two names stand for, in one step. The names' durability is the caller's.
+///
+/// Where the file system cannot do that (NFS, some FUSE and overlay file systems), renames do: `a` becomes `<b>.old`, `b`
+/// becomes `a`, `<b>.old` becomes `b`. A crash in between leaves everything under one of these three names.
+pub fn exchange(a: &Utf8Path, b: &Utf8Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, a.as_std_path(), CWD, b.as_std_path(), RenameFlags::EXCHANGE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => exchange_by_renames(a, b),
+        done => Ok(done?),
+    }
+}
+
+fn exchange_by_renames(a: &Utf8Path, b: &Utf8Path) -> io::Result<()> {
+    let old = name_while_exchanged(b);
+    fs::rename(a, &old)?;
+    sync_parent(a)?;
+    if let Err(error) = fs::rename(b, a) {
+        // As it was before.
+        fs::rename(&old, a)?;
+        return Err(error);
+    }
+    sync_parent(a)?;
+    fs::rename(&old, b)
+}
+
+/// Under which name [`exchange`] may leave its first argument, if it is interrupted; `b` is its second one.
+pub fn name_while_exchanged(b: &Utf8Path) -> Utf8PathBuf {
+    Utf8PathBuf::from(format!("{b}.old"))
+}
+
 /// Makes sure that `path` is a directory with this mode and owner; parents are made with mode 0755. A link in its place
 /// is an error: what it leads to would be handed over.
 pub fn ensure_directory(path: &Utf8Path, mode: u32, owner: Option<Owner>) -> Result<()> {
@@ -83,7 +124,7 @@ pub fn ensure_directory(path: &Utf8Path, mode: u32, owner: Option<Owner>) -> Res
 }
 
 /// Hands an open file to a user, if it is not that user's already.
-fn give(file: &File, owner: Owner) -> io::Result<()> {
+pub(super) fn give(file: &File, owner: Owner) -> io::Result<()> {
     let meta = file.metadata()?;
     if meta.uid() == owner.uid && meta.gid() == owner.gid {
         return Ok(());
@@ -113,4 +154,31 @@ pub fn is_mount_point(path: &Utf8Path) -> io::Result<bool> {
 pub fn free_space(path: &Utf8Path) -> io::Result<u64> {
     let stat = nix::sys::statvfs::statvfs(path.as_std_path()).map_err(io::Error::from)?;
     Ok(stat.blocks_available() * stat.fragment_size())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways end alike; the second one is for file systems that have no exchange.
+    #[test]
+    fn an_exchange_exchanges() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let directory = Utf8Path::from_path(directory.path()).expect("UTF-8");
+        let (a, b) = (directory.join("a"), directory.join("b"));
+        let read = |path: &Utf8Path| fs::read_to_string(path.join("is")).expect("read");
+        for name in [&a, &b] {
+            fs::create_dir(name).expect("directory");
+            fs::write(name.join("is"), name.as_str()).expect("write");
+        }
+        exchange(&a, &b).expect("exchange");
+        assert_eq!((read(&a), read(&b)), (b.to_string(), a.to_string()));
+        exchange_by_renames(&a, &b).expect("exchange");
+        assert_eq!((read(&a), read(&b)), (a.to_string(), b.to_string()));
+        assert!(!name_while_exchanged(&b).exists());
+        // The second name is gone: the first one keeps what it has.
+        fs::remove_dir_all(&b).expect("remove");
+        assert!(exchange(&a, &b).is_err() && exchange_by_renames(&a, &b).is_err());
+        assert_eq!(read(&a), a.as_str());
+    }
 }

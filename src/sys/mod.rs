@@ -1,5 +1,5 @@
 //! What the operating system offers and the standard library does not: clocks, locks, process handles, starting a
-//! program as another user, durable files.
+//! program as another user, durable files, secrets that are typed.
 //!
 //! Nothing here knows what PostgreSQL or a role is, and nothing here decides. The crate's only `unsafe` is in
 //! [`spawn`].
@@ -9,5 +9,7 @@ pub mod files;
 pub mod lock;
 pub mod net;
 pub mod process;
+pub mod replace;
 pub mod spawn;
+pub mod terminal;
 pub mod users;

@@ -1,8 +1,12 @@
-//! TCP ports: is one free, and who has it.
+//! TCP ports: is one free, and who has it. The addresses of this machine.
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
 
 use super::process;
 
@@ -43,4 +47,53 @@ pub fn listener(port: u16) -> Option<String> {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         Some(format!("{} (process {pid})", name.trim()))
     })
+}
+
+/// The addresses under which another machine may reach this one, the most likely first: of interfaces that are up, no
+/// loopback, no link-local IPv6 (it needs a zone, which differs from machine to machine).
+pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let usable = |interface: &nix::ifaddrs::InterfaceAddress| {
+        interface
+            .flags
+            .contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING)
+            && !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+    };
+    let mut found: Vec<((bool, bool, bool), IpAddr)> = Vec::new();
+    for interface in getifaddrs()?.filter(usable) {
+        let Some(address) = interface.address else {
+            continue;
+        };
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        let v6 = || address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()));
+        let Some(ip) = v4.or_else(v6) else { continue };
+        // Two laptops with a cable between them and nothing else give themselves 169.254.…: better than none.
+        let improvised = match ip {
+            IpAddr::V4(ip) => ip.is_link_local(),
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => continue,
+            IpAddr::V6(_) => false,
+        };
+        // A card has a device behind it; the bridge of a container engine, which nobody reaches from outside, has none.
+        let card = Path::new("/sys/class/net")
+            .join(&interface.interface_name)
+            .join("device")
+            .exists();
+        if !found.iter().any(|(_, known)| *known == ip) {
+            found.push(((ip.is_ipv6(), improvised, !card), ip));
+        }
+    }
+    // Stable: within a kind the kernel's order stays.
+    found.sort_by_key(|(last, _)| *last);
+    Ok(found.into_iter().map(|(_, ip)| ip).collect())
+}
+
+/// The own address that packets to `other` would carry; `None`: there is no way to it now. Nothing is sent.
+pub fn address_towards(other: IpAddr) -> Option<IpAddr> {
+    let any = match other {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((other, 9)).ok()?;
+    let own = socket.local_addr().ok()?.ip();
+    (!own.is_loopback() && !own.is_unspecified()).then_some(own)
 }

@@ -3,6 +3,10 @@
 //! PostgreSQL's timeline numbers can collide when both laptops are promoted apart; the UUID of an epoch cannot. An
 //! epoch is named *before* its timeline exists: the intention is on disk first, the row in `paceline.epoch` second,
 //! the open gate third. Plain data only; reading and writing the sidecar is for `probe` and `exec`.
+//!
+//! How two histories stand to each other: see [`Relation`].
+
+mod relation;
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +14,8 @@ use std::str::FromStr;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+pub use self::relation::{Held, Position, Relation, relation};
 
 /// A WAL position, written as PostgreSQL writes it (`0/5000148`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,7 +77,7 @@ pub struct Epoch {
 }
 
 /// Which history a copy holds, and how far.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage {
     /// Which database.
     pub system_identifier: String,

@@ -1,0 +1,96 @@
+//! Two laptops that know of each other, on this machine: each with a directory, ports, daemon and server of its own,
+//! and the same replication password.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Laptop;
+
+/// The password that both share.
+pub const SECRET: &str = "the same on both laptops";
+
+pub struct Pair {
+    pub alpha: Laptop,
+    pub bravo: Laptop,
+}
+
+impl Pair {
+    /// Alpha declared primary, bravo standby; no daemon runs yet.
+    pub fn new() -> Self {
+        Self::with("", "")
+    }
+
+    /// The same with more in their state files.
+    pub fn with(alpha_more: &str, bravo_more: &str) -> Self {
+        let pair = Self {
+            alpha: Laptop::new(""),
+            bravo: Laptop::new(""),
+        };
+        for laptop in [&pair.alpha, &pair.bravo] {
+            secret(&laptop.path("home"), SECRET);
+        }
+        pair.declare_alpha("primary", alpha_more);
+        pair.declare_bravo("standby", bravo_more);
+        pair
+    }
+
+    /// Both run; bravo has copied alpha and follows it.
+    pub fn following() -> Self {
+        Self::new().into_following()
+    }
+
+    pub fn into_following(mut self) -> Self {
+        self.alpha.launch();
+        self.bravo.launch();
+        self.alpha.wait_log("status is served");
+        self.bravo.wait_log("status is served");
+        self.alpha.wait_serving();
+        self.bravo.wait_streaming();
+        self
+    }
+
+    pub fn declare_alpha(&self, role: &str, more: &str) {
+        self.alpha.write_state(&yaml("alpha", role, &self.bravo, more));
+    }
+
+    pub fn declare_bravo(&self, role: &str, more: &str) {
+        self.bravo.write_state(&yaml("bravo", role, &self.alpha, more));
+    }
+
+    /// Alpha loses power: daemon and server are gone at once.
+    pub fn kill_alpha(&mut self) {
+        self.alpha.kill_daemon();
+        super::crash_server(&self.alpha.data());
+    }
+}
+
+pub fn yaml(node: &str, role: &str, peer: &Laptop, more: &str) -> String {
+    format!(
+        "role: {role}\nnode: {node}\nhome: home\napi: {{ listen: \"127.0.0.1:{{api}}\" }}\n\
+         peer: {{ host: 127.0.0.1, port: {}, api_port: {} }}\nsafety: {{ peer_wait: 1s }}\n\
+         postgres:\n  port: {{port}}\n{more}",
+        peer.port, peer.api
+    )
+}
+
+/// Puts the replication password in its place.
+pub fn secret(home: &Path, password: &str) {
+    let directory = home.join("secrets");
+    fs::create_dir_all(&directory).expect("make");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).expect("mode");
+    let file = directory.join("replication");
+    fs::write(&file, format!("{password}\n")).expect("write");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("mode");
+}
+
+impl Laptop {
+    /// Follows the other laptop, and everything is there.
+    pub fn wait_streaming(&self) -> Value {
+        self.wait("streaming", |status| {
+            status["plan"]["state"] == "converged" && status["server"]["streaming"] == true
+        })
+    }
+}

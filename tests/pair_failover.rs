@@ -1,0 +1,204 @@
+//! Taking over: when it may be done, when it must not, and what stands in its way.
+
+mod common;
+
+use std::fs;
+
+use common::pair::Pair;
+use common::{Laptop, eventually};
+use nix::sys::signal::Signal;
+
+fn has_row(laptop: &Laptop, bib: u32) {
+    laptop.wait_sql(&format!("select count(*) from riders where bib = {bib}"), "1");
+}
+
+/// A pair with a table and one row in it on both.
+fn pair_with_rows() -> Pair {
+    let pair = Pair::following();
+    pair.alpha
+        .sql("create table riders (bib int); insert into riders values (1)");
+    has_row(&pair.bravo, 1);
+    pair
+}
+
+/// Promise 1: no promotion while the other laptop is known to be writable. When it dies, the declaration stands.
+#[test]
+fn nothing_takes_over_beside_a_living_primary() {
+    let mut pair = pair_with_rows();
+    pair.declare_bravo("failover", "");
+    let (_, hint) = pair.bravo.wait_reason("blocked", "alive");
+    assert!(hint.contains("switch the other laptop off"), "{hint}");
+    assert_eq!(pair.bravo.sql("select pg_is_in_recovery()"), "t");
+    pair.kill_alpha();
+    pair.bravo.wait_serving();
+    assert_eq!(pair.bravo.sql("select count(*) from riders"), "1");
+    let history = fs::read_to_string(pair.bravo.path("home/history.jsonl")).expect("history");
+    assert!(history.contains("\"event\":\"promotion\""), "{history}");
+}
+
+/// A laptop that lost power may come back before it can see that the other one took over (repmgr #766: two primaries
+/// after a reboot).
+#[test]
+fn a_crashed_primary_alone_does_not_start() {
+    let mut pair = pair_with_rows();
+    pair.kill_alpha();
+    pair.bravo.stop();
+    pair.alpha.launch();
+    let (_, hint) = pair.alpha.wait_reason("blocked", "did not shut down cleanly");
+    assert!(hint.contains("switch the other laptop on"), "{hint}");
+    assert_eq!(pair.alpha.postmaster(), None);
+    // The standby answers, and did not take over.
+    pair.bravo.start();
+    pair.alpha.wait_serving();
+    pair.bravo.wait_streaming();
+}
+
+/// What was seen once is remembered over restarts, also while the laptop that took over is off.
+#[test]
+fn a_superseded_primary_stays_down_for_good() {
+    let mut pair = pair_with_rows();
+    pair.kill_alpha();
+    pair.declare_bravo("failover", "");
+    pair.bravo.wait_serving();
+    pair.alpha.launch();
+    pair.alpha.wait_reason("blocked", "took over");
+    for role in ["standby", "failover", "primary"] {
+        pair.declare_alpha(role, "");
+        pair.alpha
+            .wait("read", |status| status["desired"]["role"] == role);
+        pair.alpha.wait_reason("blocked", "took over");
+    }
+    pair.bravo.stop();
+    pair.alpha.stop();
+    pair.alpha.launch();
+    let (_, hint) = pair.alpha.wait_reason("blocked", "took over");
+    assert!(hint.contains("bring the other laptop back"), "{hint}");
+    assert_eq!(pair.alpha.postmaster(), None);
+
+    // What the hint said before works: moved away, it is copied anew, and can take over in its turn.
+    pair.bravo.start();
+    pair.bravo.wait_serving();
+    fs::rename(pair.alpha.data(), pair.alpha.path("home/data.old")).expect("move away");
+    pair.declare_alpha("standby", "");
+    pair.alpha.wait_streaming();
+    pair.bravo.sql("insert into riders values (2)");
+    has_row(&pair.alpha, 2);
+    pair.bravo.kill_daemon();
+    common::crash_server(&pair.bravo.data());
+    pair.declare_alpha("failover", "");
+    let status = pair.alpha.wait_serving();
+    assert_eq!(status["data"]["timeline"], 3);
+    assert_eq!(pair.alpha.sql("select count(*) from riders"), "2");
+}
+
+/// A laptop that froze, or whose lid was closed, still believes to be the primary when it wakes up. It sees who took
+/// over, and gives way: the application first, then the server; it is not started again.
+#[test]
+fn a_primary_that_wakes_up_superseded_gives_way() {
+    let app = "racedb: { command: [sleep, \"100000\"] }\n";
+    let mut pair = Pair::with(app, app).into_following();
+    pair.alpha.wait_serving();
+    let daemon = pair.alpha.pid();
+    let frozen = common::signal_server(&pair.alpha.data(), Signal::SIGSTOP);
+    pair.alpha.signal(Signal::SIGSTOP);
+    pair.bravo.wait_reason("waiting", "cannot be reached");
+    pair.declare_bravo("failover", app);
+    // Its application can log in at once: both laptops know its password.
+    pair.bravo.wait_serving();
+    for pid in frozen.into_iter().chain([daemon]) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGCONT);
+    }
+    pair.alpha.wait_reason("blocked", "took over");
+    let status = pair.alpha.wait("down", |status| {
+        status["server"]["state"] == "down" && status["app"]["state"] == "stopped"
+    });
+    assert_eq!(status["gate"]["state"], "closed");
+    let log = pair.alpha.log();
+    let place = |words: &str| log.find(words).expect(words);
+    assert!(place("application stopped") < place("doing: stop the server"));
+    assert_eq!(pair.bravo.wait_serving()["data"]["timeline"], 2);
+    pair.alpha.stop();
+}
+
+/// The trigger file of the older container set, which PostgreSQL itself dropped in 16.
+#[test]
+fn a_trigger_file_means_failover() {
+    let trigger = "  trigger_file: \"{dir}/trigger\"\n";
+    let mut pair = Pair::with("", trigger).into_following();
+    pair.kill_alpha();
+    pair.bravo.wait_reason("waiting", "cannot be reached");
+    fs::write(pair.bravo.path("trigger"), "").expect("write");
+    let status = pair.bravo.wait_serving();
+    assert_eq!(status["desired"]["role"], "failover");
+}
+
+/// What would hang a promotion, or make the first start after it fail: both signal files (POSTGRES-FACTS 3), a replay
+/// that somebody paused, and an inherited `synchronous_standby_names` (10).
+#[test]
+fn what_stands_in_the_way_of_a_promotion_is_removed() {
+    let mut pair = pair_with_rows();
+    pair.bravo.sql("select pg_wal_replay_pause()");
+    pair.bravo.wait_reason("waiting", "paused the replay");
+    pair.alpha.sql("insert into riders values (2)");
+    eventually("received", || {
+        pair.bravo
+            .sql("select pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()")
+            == "t"
+    });
+    pair.bravo
+        .sql("alter system set synchronous_standby_names = 'somebody'");
+    let stray = pair.bravo.data().join("recovery.signal");
+    fs::write(&stray, "").expect("write");
+    common::give(&stray);
+    pair.bravo.wait_log("moved aside");
+    fs::write(&stray, "").expect("write");
+    common::give(&stray);
+    pair.kill_alpha();
+    pair.declare_bravo("failover", "");
+    pair.bravo.wait_serving();
+    assert_eq!(pair.bravo.sql("select count(*) from riders"), "2");
+    assert!(!stray.exists());
+    pair.bravo.sql("insert into riders values (3)");
+    // It starts again as what it is.
+    pair.bravo.stop();
+    pair.bravo.start();
+    pair.bravo.wait_serving();
+}
+
+/// kill -9 of the daemon in the middle of a promotion: the next one brings it to its end, under the same name.
+#[test]
+fn a_promotion_is_ended_by_the_next_daemon() {
+    let mut pair = pair_with_rows();
+    pair.kill_alpha();
+    pair.bravo.wait_reason("waiting", "cannot be reached");
+    pair.declare_bravo("failover", "");
+    pair.bravo.wait_log("doing: promote the server");
+    pair.bravo.kill_daemon();
+    pair.bravo.launch();
+    let status = pair.bravo.wait_serving();
+    let epochs = status["data"]["epochs"].as_array().expect("epochs").clone();
+    assert_eq!(epochs.len(), 2);
+    let history = fs::read_to_string(pair.bravo.path("home/history.jsonl")).expect("history");
+    assert!(history.contains(epochs[1].as_str().expect("name")), "{history}");
+}
+
+/// kill -9 of the daemon in the middle of a copy: no tool is left behind, nothing half-made is trusted.
+#[test]
+fn a_copy_that_was_interrupted_is_made_again() {
+    let mut pair = Pair::new();
+    pair.alpha.start();
+    pair.bravo.launch();
+    pair.alpha.wait_serving();
+    pair.bravo.wait_log("doing: copy the database");
+    pair.bravo.kill_daemon();
+    let data = pair.bravo.path("home/data");
+    eventually("the tool is gone", || {
+        !fs::read_dir("/proc").expect("/proc").flatten().any(|entry| {
+            fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| {
+                line.contains("pg_basebackup") && line.contains(&data.display().to_string())
+            })
+        })
+    });
+    pair.bravo.launch();
+    pair.bravo.wait_streaming();
+}
