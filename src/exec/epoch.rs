@@ -73,6 +73,8 @@ pub(super) async fn name(context: &Context<'_>) -> Result<()> {
             time: clock::timestamp(),
         });
         epoch.timeline = now.timeline;
+        // It may have been named long before.
+        epoch.time = clock::timestamp();
         if let Some(switch) = now.switch {
             epoch.begin_lsn = switch;
         }

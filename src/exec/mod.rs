@@ -105,7 +105,7 @@ pub async fn carry_out(context: &mut Context<'_>, action: &Action) -> Result<()>
         Action::RemoveRecoverySignal => follow::remove_recovery_signal(context),
         Action::ResumeReplay => promote::resume_replay(context).await,
         Action::IntendEpoch(intention) => promote::intend(context, intention),
-        Action::Promote => promote::promote(context).await,
+        Action::Promote(loss) => promote::promote(context, loss).await,
         Action::Checkpoint => promote::checkpoint(context).await,
         Action::EnsureReplication(need) => replication::ensure(context, need).await,
         Action::NameEpoch => epoch::name(context).await,

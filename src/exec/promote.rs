@@ -12,7 +12,7 @@ use super::epoch::write_sidecar;
 use crate::hint::hinted;
 use crate::history;
 use crate::lineage::Epoch;
-use crate::plan::Intention;
+use crate::plan::{Intention, Loss};
 use crate::probe::{self, server as session};
 use crate::sys::clock;
 
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(1);
 /// How long a checkpoint may take: a slow disk has a lot to write.
 const CHECKPOINT: Duration = Duration::from_secs(600);
 
-/// Notes the epoch that the promotion is about to begin, and what may be lost by it.
+/// Notes the epoch that a promotion would begin.
 pub(super) fn intend(context: &Context<'_>, intention: &Intention) -> Result<()> {
     let data_directory = &context.desired.postgres.data_directory;
     let mut sidecar = probe::read_sidecar(data_directory)?
@@ -31,7 +31,7 @@ pub(super) fn intend(context: &Context<'_>, intention: &Intention) -> Result<()>
     if !sidecar.belongs_to(&intention.system_identifier) {
         bail!("the note beside {data_directory} is another database's; nothing was done");
     }
-    let epoch = Epoch {
+    sidecar.intended = Some(Epoch {
         uuid: Uuid::new_v4(),
         parent: intention.parent,
         supersedes: Vec::new(),
@@ -39,24 +39,23 @@ pub(super) fn intend(context: &Context<'_>, intention: &Intention) -> Result<()>
         timeline: intention.timeline + 1,
         node: context.desired.node.clone(),
         time: clock::timestamp(),
-    };
-    let peer_position = intention.loss.peer_position.map(|position| position.to_string());
+    });
+    write_sidecar(data_directory, &sidecar)
+}
+
+/// Says and records what this promotion may lose.
+fn record_loss(context: &Context<'_>, epoch: &Epoch, loss: &Loss) {
     let ago = |since| clock::timestamp_before(clock::now().since(since));
-    let peer_seen = intention
-        .loss
-        .peer_silent_since
-        .map(ago)
-        .or(intention.loss.peer_seen.clone());
+    let peer_seen = loss.peer_silent_since.map(ago).or(loss.peer_seen.clone());
+    let peer_position = loss.peer_position.map(|position| position.to_string());
     let unknown = || "unknown".to_owned();
     tracing::info!(
-        position = %intention.position,
-        replayed_until = intention.loss.replayed_until.clone().unwrap_or_else(unknown),
+        position = %loss.position,
+        replayed_until = loss.replayed_until.clone().unwrap_or_else(unknown),
         peer_position = peer_position.clone().unwrap_or_else(unknown),
         peer_seen = peer_seen.clone().unwrap_or_else(unknown),
         "what this copy has, and what the other laptop had when it was last seen"
     );
-    sidecar.intended = Some(epoch.clone());
-    write_sidecar(data_directory, &sidecar)?;
     history::append(
         &context.desired.home,
         &serde_json::json!({
@@ -64,23 +63,22 @@ pub(super) fn intend(context: &Context<'_>, intention: &Intention) -> Result<()>
             "event": "promotion",
             "node": context.desired.node,
             "epoch": epoch.uuid,
-            "position": intention.position,
-            "replayed_until": intention.loss.replayed_until,
+            "position": loss.position,
+            "replayed_until": loss.replayed_until,
             "peer_position": peer_position,
             "peer_seen": peer_seen,
         }),
     );
-    Ok(())
 }
 
 /// Ends recovery, to the first moment at which the server may be written to.
-pub(super) async fn promote(context: &Context<'_>) -> Result<()> {
+pub(super) async fn promote(context: &Context<'_>, loss: &Loss) -> Result<()> {
     let data_directory = &context.desired.postgres.data_directory;
     let sidecar = probe::read_sidecar(data_directory)?
         .with_context(|| format!("the note beside {data_directory} is gone"))?;
-    if sidecar.intended.is_none() {
+    let Some(epoch) = &sidecar.intended else {
         bail!("the epoch that this promotion begins has no name; nothing was done");
-    }
+    };
     let client = context.connect().await?;
     if !in_recovery(&client).await? {
         return Ok(());
@@ -89,6 +87,7 @@ pub(super) async fn promote(context: &Context<'_>) -> Result<()> {
     session::query(&client, "select pg_promote(false)")
         .await
         .context("cannot promote the server")?;
+    record_loss(context, epoch, loss);
     let deadline = Instant::now() + PROMOTION;
     let why = loop {
         match in_recovery(&client).await {

@@ -359,8 +359,9 @@ impl Observed {
         let control = cluster.control.known()?;
         let sidecar = cluster.trusted_sidecar();
         let mut epochs = sidecar.map(|sidecar| sidecar.epochs.clone()).unwrap_or_default();
-        // A promotion that ended before its row was written: the intention is the name.
-        if let Some(intended) = sidecar.and_then(|sidecar| sidecar.intended.as_ref())
+        // A promotion that ended before its row was written: the intention is the name. (A standby's names nothing yet.)
+        if !cluster.standby_signal
+            && let Some(intended) = sidecar.and_then(|sidecar| sidecar.intended.as_ref())
             && intended.parent == epochs.last().map(|epoch| epoch.uuid)
             && epochs.iter().all(|epoch| epoch.timeline < control.timeline)
         {

@@ -103,10 +103,11 @@ pub enum Action {
     RemoveRecoverySignal,
     /// Let a paused replay go on, so that everything received is replayed.
     ResumeReplay,
-    /// Note the name of the epoch that a promotion is about to begin.
+    /// Note the name of the epoch that a promotion would begin: while there is time for it, so that a failover does not
+    /// wait for the disk.
     IntendEpoch(Box<Intention>),
     /// End recovery: from then on the server may be written to, on a timeline of its own.
-    Promote,
+    Promote(Box<Loss>),
     /// Record the name of the epoch that the server writes: sidecar first, then the row.
     NameEpoch,
     /// Create the role and the slot that the other laptop needs, or put them right.
@@ -146,7 +147,7 @@ pub struct CloneSource {
     pub replaces: DataState,
 }
 
-/// A promotion that is about to happen.
+/// The epoch that a promotion would begin. Without a promotion it never exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intention {
     /// Of which database.
@@ -155,15 +156,15 @@ pub struct Intention {
     pub parent: Option<Uuid>,
     /// The timeline that it leaves.
     pub timeline: u32,
-    /// How far the copy goes.
+    /// How far the copy goes now; where the epoch begins is known only afterwards.
     pub position: Lsn,
-    /// What may be lost, for people.
-    pub loss: Loss,
 }
 
 /// What a promotion may lose: how far this copy goes, and how far the other laptop was last known to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
+    /// How far this copy goes.
+    pub position: Lsn,
     /// When the last transaction in this copy was committed.
     pub replayed_until: Option<String>,
     /// The other laptop's last known position.
@@ -217,7 +218,7 @@ impl Action {
             Self::RemoveRecoverySignal => "remove_recovery_signal",
             Self::ResumeReplay => "resume_replay",
             Self::IntendEpoch(_) => "intend_epoch",
-            Self::Promote => "promote",
+            Self::Promote(_) => "promote",
             Self::NameEpoch => "name_epoch",
             Self::EnsureReplication(_) => "ensure_replication",
             Self::Checkpoint => "checkpoint",
@@ -231,7 +232,7 @@ impl Action {
     pub const fn changes_little(&self) -> bool {
         match self {
             Self::IntendEpoch(_)
-            | Self::Promote
+            | Self::Promote(_)
             | Self::ResumeReplay
             | Self::RemoveRecoverySignal
             | Self::NameEpoch
@@ -255,7 +256,7 @@ impl Action {
     /// What it is announced by: what stays announced while it runs, whatever is planned meanwhile.
     pub const fn flag(&self) -> Option<Flag> {
         match self {
-            Self::IntendEpoch(_) | Self::Promote => Some(Flag::Taking),
+            Self::Promote(_) => Some(Flag::Taking),
             Self::CreateCluster(_) | Self::StartServer(Start { standby: false, .. }) => Some(Flag::Starting),
             Self::AdoptCluster
             | Self::WriteConfiguration(_)
@@ -267,6 +268,7 @@ impl Action {
             | Self::WakeReceiver
             | Self::RemoveRecoverySignal
             | Self::ResumeReplay
+            | Self::IntendEpoch(_)
             | Self::NameEpoch
             | Self::EnsureReplication(_)
             | Self::Checkpoint
@@ -291,10 +293,10 @@ impl Action {
             | Self::StopApp
             | Self::RemoveRecoverySignal
             | Self::ResumeReplay
-            | Self::IntendEpoch(_)
-            | Self::Promote => true,
+            | Self::Promote(_) => true,
             Self::AdoptCluster
             | Self::RecordEpochs(_)
+            | Self::IntendEpoch(_)
             | Self::WakeReceiver
             | Self::EnsureReplication(_)
             | Self::Checkpoint
@@ -331,8 +333,8 @@ impl fmt::Display for Action {
             Self::WakeReceiver => f.write_str("let the standby connect again at once"),
             Self::RemoveRecoverySignal => f.write_str("move recovery.signal aside"),
             Self::ResumeReplay => f.write_str("let the paused replay go on"),
-            Self::IntendEpoch(_) => f.write_str("note the name of the epoch that the promotion begins"),
-            Self::Promote => f.write_str("promote the server"),
+            Self::IntendEpoch(_) => f.write_str("note the name of the epoch that a promotion would begin"),
+            Self::Promote(_) => f.write_str("promote the server"),
             Self::EnsureReplication(need) => match &need.create_slot {
                 Some(slot) => write!(f, "prepare for the other laptop: role and slot {slot}"),
                 None => f.write_str("prepare for the other laptop: role and slots"),
@@ -395,6 +397,8 @@ pub enum Reason {
     ReplicationDiffers,
     /// There was none since the promotion.
     NoCheckpointYet,
+    /// A failover shall not have to wait for it.
+    ReadyToTakeOver,
     /// The other laptop took over: this server must not be written to.
     Superseded,
     /// A changed setting needs it, and on a standby nobody minds.
@@ -428,6 +432,7 @@ impl fmt::Display for Reason {
             Self::PrimaryDeclared => "both laptops were off, and this one is declared primary",
             Self::ReplicationDiffers => "it is missing or not as declared",
             Self::NoCheckpointYet => "there was none since the promotion",
+            Self::ReadyToTakeOver => "a failover shall not have to wait for it",
             Self::Superseded => "the other laptop took over, so this one must not be written to",
             Self::RestartNeeded => "changed settings need a restart, and a standby may be restarted at once",
             Self::Ending => "the daemon was asked to end",

@@ -118,7 +118,7 @@ impl Situation<'_> {
             .cluster()
             .and_then(|cluster| cluster.trusted_sidecar());
         if let Some(lineage) = &facts.lineage
-            && recorded.is_some_and(|sidecar| sidecar.epochs != lineage.epochs || sidecar.intended.is_some())
+            && recorded.is_some_and(|sidecar| sidecar.epochs != lineage.epochs)
         {
             // Before its timeline is followed: the slot is called after it.
             plan.steps.insert(
@@ -158,7 +158,10 @@ impl Situation<'_> {
             }
             (true, _) if server.replay_paused => waiting(PeerWait::ReplayPaused),
             (true, Some(lag)) if lag > HARMLESS_LAG => waiting(PeerWait::CatchingUp),
-            (true, _) => plan,
+            (true, _) => Plan::new(
+                self.intention(Reason::ReadyToTakeOver).into_iter().collect(),
+                plan.end,
+            ),
         }
     }
 

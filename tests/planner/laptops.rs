@@ -299,7 +299,7 @@ impl World {
                 next.begins.push((name, intention.position.0, parent));
                 next.nodes[number].intended = Some(name);
             }
-            Action::Promote => {
+            Action::Promote(_) => {
                 let name = node.intended.take()?;
                 let at = node.position;
                 node.epochs.truncate(node.timeline as usize);

@@ -113,9 +113,7 @@ fn known(observed: &Observed) -> Option<&PeerFacts> {
 
 fn promise_1(case: &Case<'_>, plan: &Plan) -> Verdict {
     let writes = known(&case.observed).is_some_and(PeerFacts::writable);
-    let promotes = has(plan, |action| {
-        matches!(action, Action::Promote | Action::IntendEpoch(_))
-    });
+    let promotes = has(plan, |action| matches!(action, Action::Promote(_)));
     ensure(!(writes && promotes), "a promotion")
 }
 
@@ -179,7 +177,7 @@ fn announced_before(case: &Case<'_>, plan: &Plan) -> Verdict {
         return Ok(());
     }
     let flag = match first.action {
-        Action::Promote | Action::IntendEpoch(_) => Flag::Taking,
+        Action::Promote(_) => Flag::Taking,
         _ => Flag::Starting,
     };
     ensure(

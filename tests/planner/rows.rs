@@ -106,13 +106,13 @@ fn without_an_answer_to_the_flag_only_failover_takes_over() {
     waits(&primary, &PeerWait::Announced(Flag::Taking));
     let failover = decide(Role::Failover, Data::Replica, READ_ONLY, &other, waited);
     assert!(
-        has(&failover, |action| *action == Action::Promote),
+        has(&failover, |action| matches!(action, Action::Promote(_))),
         "{}",
         shown(&failover)
     );
     let heard = decide(Role::Primary, Data::Replica, READ_ONLY, &other, TAKING);
     assert!(
-        has(&heard, |action| *action == Action::Promote),
+        has(&heard, |action| matches!(action, Action::Promote(_))),
         "{}",
         shown(&heard)
     );
@@ -294,7 +294,7 @@ fn nobody_waits_for_a_superseded_copy_to_start() {
         TAKING,
     );
     assert!(
-        has(&failover, |action| *action == Action::Promote),
+        has(&failover, |action| matches!(action, Action::Promote(_))),
         "{}",
         shown(&failover)
     );

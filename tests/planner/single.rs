@@ -86,10 +86,10 @@ fn what_cannot_be_seen_is_never_taken_for_no() {
                             blind(&mut less);
                             for step in &plan(&desired, &less, now()).steps {
                                 // What may be lost is for people only.
-                                let intends = |action: &Action| matches!(action, Action::IntendEpoch(_));
+                                let promotes = |action: &Action| matches!(action, Action::Promote(_));
                                 assert!(
                                     full.steps.contains(step)
-                                        || (intends(&step.action) && has(&full, intends)),
+                                        || (promotes(&step.action) && has(&full, promotes)),
                                     "{role} {data:?} {server} {other:?}: blind {number} adds {}",
                                     step.action
                                 );

@@ -359,7 +359,7 @@ pub fn has(plan: &Plan, wanted: impl Fn(&Action) -> bool) -> bool {
 /// Whether a server becomes writable by this action.
 pub fn makes_writable(action: &Action) -> bool {
     match action {
-        Action::Promote | Action::IntendEpoch(_) | Action::CreateCluster(_) => true,
+        Action::Promote(_) | Action::CreateCluster(_) => true,
         Action::StartServer(start) => !start.standby,
         _ => false,
     }
