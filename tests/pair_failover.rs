@@ -120,6 +120,33 @@ fn a_primary_that_wakes_up_superseded_gives_way() {
     pair.alpha.stop();
 }
 
+/// A follower notes the name of a newer epoch before it has received any of it. If it never does, because that primary
+/// dies at once, its own promotion must not get that name: two histories would be taken for one.
+#[test]
+fn a_name_that_was_only_noted_is_nobody_elses() {
+    let mut pair = pair_with_rows();
+    pair.bravo.kill_daemon();
+    let noted = "0b8e5ad0-0000-4000-8000-000000000002";
+    let path = pair.bravo.path("home/data.paceline.json");
+    let mut note: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&path).expect("read")).expect("JSON");
+    let mut epoch = note["epochs"][0].clone();
+    epoch["parent"] = epoch["uuid"].clone();
+    epoch["uuid"] = noted.into();
+    epoch["timeline"] = 2.into();
+    epoch["begin_lsn"] = "F/0".into();
+    note["epochs"].as_array_mut().expect("epochs").push(epoch);
+    note["intended"] = serde_json::Value::Null;
+    fs::write(&path, note.to_string()).expect("write");
+    pair.kill_alpha();
+    pair.declare_bravo("failover", "");
+    pair.bravo.launch();
+    let status = pair.bravo.wait_serving();
+    let epochs = status["data"]["epochs"].as_array().expect("epochs");
+    assert_eq!(epochs.len(), 2, "{epochs:?}");
+    assert_ne!(epochs[1], noted);
+}
+
 /// The trigger file of the older container set, which PostgreSQL itself dropped in 16.
 #[test]
 fn a_trigger_file_means_failover() {
@@ -180,6 +207,35 @@ fn a_promotion_is_ended_by_the_next_daemon() {
     assert_eq!(epochs.len(), 2);
     let history = fs::read_to_string(pair.bravo.path("home/history.jsonl")).expect("history");
     assert!(history.contains(epochs[1].as_str().expect("name")), "{history}");
+}
+
+/// A promotion cannot be taken back. While the server is at it (a slow laptop has much to replay), a new daemon and a file
+/// that says `standby` again must go on announcing it: the old primary would otherwise start, and both would write.
+#[test]
+fn a_promotion_under_way_stays_announced() {
+    let mut pair = pair_with_rows();
+    pair.kill_alpha();
+    pair.bravo.wait_reason("waiting", "cannot be reached");
+    let startup = common::child_called(&pair.bravo.data(), "startup");
+    let signal =
+        |signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(startup), signal).expect("signal");
+    signal(Signal::SIGSTOP);
+    pair.declare_bravo("failover", "");
+    pair.bravo.wait_log("doing: promote the server");
+    eventually("told to", || pair.bravo.data().join("promote").exists());
+    pair.bravo.kill_daemon();
+    pair.declare_bravo("standby", "");
+    pair.bravo.launch();
+    pair.bravo.wait_reason("waiting", "is being promoted");
+    pair.alpha.launch();
+    pair.alpha.wait("it gives way", |status| {
+        status["peer"]["flag"] == "taking" && status["server"]["state"] == "down"
+    });
+    signal(Signal::SIGCONT);
+    pair.bravo
+        .wait("writable", |status| status["server"]["state"] == "writable");
+    pair.alpha.wait_reason("blocked", "took over");
+    assert_eq!(pair.alpha.postmaster(), None);
 }
 
 /// kill -9 of the daemon in the middle of a copy: no tool is left behind, nothing half-made is trusted.

@@ -53,7 +53,12 @@ pub(super) async fn name(context: &Context<'_>) -> Result<()> {
 
     // Rows that somebody removed come back from the sidecar: the history does not change by that.
     let mut epochs = server::epochs(&client).await?;
-    for epoch in &sidecar.epochs {
+    // (One of this very timeline that has no row was only noted: see `follow::record`.)
+    for epoch in sidecar
+        .epochs
+        .iter()
+        .filter(|epoch| epoch.timeline < now.timeline)
+    {
         if !epochs.iter().any(|row| row.uuid == epoch.uuid) {
             insert(&client, epoch).await?;
             epochs.push(epoch.clone());

@@ -31,6 +31,10 @@ pub(super) fn intend(context: &Context<'_>, intention: &Intention) -> Result<()>
     if !sidecar.belongs_to(&intention.system_identifier) {
         bail!("the note beside {data_directory} is another database's; nothing was done");
     }
+    // Names that were only noted, of a timeline that was never followed, are not this copy's history.
+    sidecar
+        .epochs
+        .retain(|epoch| epoch.timeline <= intention.timeline);
     sidecar.intended = Some(Epoch {
         uuid: Uuid::new_v4(),
         parent: intention.parent,

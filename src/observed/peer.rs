@@ -122,7 +122,12 @@ impl PeerFacts {
     /// Whether its server is known not to be written to, nor about to be: a start that is under way is not announced
     /// any more, and a server that does not answer may well be written to.
     pub fn at_rest(&self) -> bool {
-        matches!(self.server, Fact::Known(Server::Down | Server::ReadOnly { .. }))
+        match self.server {
+            Fact::Known(Server::Down) => true,
+            // Of a primary's only some sessions are told to refuse writes.
+            Fact::Known(Server::ReadOnly { .. }) => self.data != DataState::Primary,
+            Fact::Known(Server::Starting | Server::Stopping | Server::Writable) | Fact::Unknown(_) => false,
+        }
     }
 }
 
@@ -335,6 +340,16 @@ mod tests {
         link.failed = Some(failed(9, 9, Failing::Unanswered(Unanswered::Refused)));
         assert_eq!(settled(&link, 9), Some(false));
         assert_eq!(settled(&link, 10), Some(true));
+    }
+
+    /// `default_transaction_read_only` may be set for the role that asks, while everybody else writes.
+    #[test]
+    fn a_primary_that_refuses_our_writes_is_not_at_rest() {
+        let mut facts = answer(1);
+        facts.server = Fact::Known(Server::ReadOnly { streaming: false });
+        assert!(!facts.at_rest());
+        facts.data = DataState::Replica;
+        assert!(facts.at_rest());
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub struct ServerFacts {
     pub position_proven: bool,
     /// The timeline of the last checkpoint: behind `timeline` until the first one after a promotion.
     pub checkpoint_timeline: u32,
+    /// Still in recovery, but told to end it, which cannot be taken back.
+    pub promoting: bool,
     /// Replay is paused, by a person or because of [`super::Parameters`].
     pub replay_paused: bool,
     /// When the last transaction that was replayed had been committed; for people.

@@ -26,7 +26,9 @@ use self::auth::Secret;
 use self::memory::Keeper;
 pub use self::trouble::Trouble;
 use crate::desired::{Desired, PeerAddress, SslMode};
-use crate::observed::{Fact, Failed, Failing, KNOWN_FOR, Link, Moment, Peer, PeerFacts, PeerMemory};
+use crate::observed::{
+    Fact, Failed, Failing, KNOWN_FOR, Link, Moment, Peer, PeerFacts, PeerMemory, Silence, Unanswered,
+};
 use crate::sys::clock;
 
 /// So many seconds a daemon may wait for news before it answers. An answer counts for two.
@@ -58,9 +60,17 @@ impl View {
 
     /// The other laptop, as far as it can be relied on at this moment.
     pub fn at(&self, now: Moment, peer_wait: Duration) -> Peer {
-        match &self.link {
-            Some(link) => link.at(now, peer_wait),
-            None => Peer::None,
+        match (&self.link, &self.memory) {
+            (Some(link), _) => link.at(now, peer_wait),
+            (None, Fact::Known(_)) => Peer::None,
+            // There may have been one: nobody can be asked, and that is not "never".
+            (None, Fact::Unknown(why)) => Peer::Unknown(Silence {
+                how: Unanswered::Silent,
+                why: why.clone(),
+                since: now,
+                position: None,
+                settled: true,
+            }),
         }
     }
 }

@@ -38,17 +38,36 @@ pub(super) fn block(block: PeerBlock) -> End {
 }
 
 impl Situation<'_> {
-    /// What stands above every role's table: twins and strangers, and a primary's copy that the other laptop superseded.
+    /// What stands above every role's table: twins, strangers and namesakes, and a primary's copy that the other laptop superseded.
     pub(super) fn above_the_roles(&self) -> Option<Plan> {
         if self.server == Server::Writable && !self.observed.timeline_named() {
             // Nothing can be compared before the timeline has its name.
             return None;
         }
+        if self
+            .observed
+            .server_facts()
+            .is_some_and(|server| server.promoting)
+        {
+            // Whatever the file says by now: it is about to be written to.
+            return Some(waiting(PeerWait::Promoting).announcing(Flag::Taking));
+        }
         let conflict = match &self.relation {
             Some(Relation::Twins) => PeerBlock::Twins,
             Some(Relation::Stranger) => self.stranger(),
             Some(Relation::Same(_) | Relation::Older(_) | Relation::Newer(_) | Relation::Unknown(_))
-            | None => return self.superseded(),
+            | None => match (self.superseded(), self.peer) {
+                (Some(plan), _) => return Some(plan),
+                // Of two with one name neither gives way, and both would stream from one slot.
+                (None, Peer::Known(facts)) if facts.node.as_ref() == Some(&self.desired.node) => {
+                    PeerBlock::SameName {
+                        node: self.desired.node.clone(),
+                    }
+                }
+                (None, Peer::None | Peer::Unknown(_) | Peer::Unauthenticated { .. } | Peer::Known(_)) => {
+                    return None;
+                }
+            },
         };
         Some(match self.server {
             // What is served goes on being served, loudly; nothing else is begun.
@@ -174,14 +193,13 @@ impl Situation<'_> {
             return waiting(PeerWait::Announces(theirs)).announcing(flag);
         }
         let fetched = facts.asked_at >= since;
+        // The other one must know, so that it gives way, and relies no longer on our silence of a moment ago.
         let repeated = facts.sees.as_ref().is_some_and(|sees| sees.flag == Some(flag));
-        // Then it counts as silent, and beside a silent laptop only `failover` takes over.
-        let waited = self.desired.role == Role::Failover && self.now.since(since) > ACKNOWLEDGED_WITHIN;
-        let heard = match flag {
-            Flag::Starting => fetched,
-            // The other one must know, so that it gives way.
-            Flag::Taking => fetched && (repeated || waited),
-        };
+        // One that does not repeat it counts as silent; beside a silent laptop a standby's copy takes over only in
+        // `failover`.
+        let may_be_silent = flag == Flag::Starting || self.desired.role == Role::Failover;
+        let waited = may_be_silent && self.now.since(since) > ACKNOWLEDGED_WITHIN;
+        let heard = fetched && (repeated || waited);
         if heard {
             act.announcing(flag)
         } else {

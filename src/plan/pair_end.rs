@@ -46,6 +46,8 @@ pub enum PeerWait {
     CatchingUp,
     /// It is followed and nothing streams: the server's words, if it said any.
     NotStreaming(Option<String>),
+    /// Our server was told to end recovery and replays what it received.
+    Promoting,
     /// Replay was paused by a person.
     ReplayPaused,
 }
@@ -85,6 +87,7 @@ impl fmt::Display for PeerWait {
             Self::CatchingUp => f.write_str("receiving what is missing from the other laptop"),
             Self::NotStreaming(None) => f.write_str("not streaming from the other laptop yet"),
             Self::NotStreaming(Some(why)) => write!(f, "not streaming from the other laptop: {why}"),
+            Self::Promoting => f.write_str("the server is being promoted; it first replays what it received"),
             Self::ReplayPaused => f.write_str("somebody paused the replay, so this copy falls behind"),
         }
     }
@@ -98,6 +101,7 @@ impl PeerWait {
             | Self::Announced(_)
             | Self::Announces(_)
             | Self::Prepares
+            | Self::Promoting
             | Self::CatchingUp
             | Self::NotStreaming(None) => true,
             Self::TakesOver
@@ -127,6 +131,7 @@ impl PeerWait {
             | Self::StepsDown
             | Self::Unproven
             | Self::Prepares
+            | Self::Promoting
             | Self::CatchingUp
             | Self::NotStreaming(None) => None,
             Self::Serves => Some(
@@ -190,6 +195,11 @@ pub enum PeerBlock {
         /// The other one's.
         theirs: String,
     },
+    /// Both laptops have the same name.
+    SameName {
+        /// Which.
+        node: String,
+    },
     /// The other laptop writes the very epoch that this primary copy was written in.
     SameEpoch,
     /// The other laptop took over; this copy would have to be brought back.
@@ -247,6 +257,7 @@ impl fmt::Display for PeerBlock {
                 f,
                 "the other laptop has another database (system identifier {theirs}; here: {ours})"
             ),
+            Self::SameName { node } => write!(f, "both laptops are called {node:?}"),
             Self::SameEpoch => f.write_str(
                 "the other laptop writes the same stretch of history that this primary's copy was written in: one of the \
                  two was made writable by hand",
@@ -309,6 +320,7 @@ impl PeerBlock {
             Self::Stranger { .. } => "is `peer` right? If the other laptop's database is not needed, stop its daemon and server, move \
                  its data directory away, and declare it standby: it then copies this one"
                 .to_owned(),
+            Self::SameName { .. } => "give one of them another name: `node: NAME` in its state file (or another host name)".to_owned(),
             Self::SameEpoch => "nothing was started. Decide which copy to keep and move the other one's data directory away \
                  (do not delete it)"
                 .to_owned(),

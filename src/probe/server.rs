@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use camino::Utf8Path;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
@@ -14,9 +13,13 @@ use crate::desired::Desired;
 use crate::lineage::Epoch;
 use crate::observed::{Answer, DatabaseFacts, Fact, ReceiverTrouble, ReplicationFacts, ServerFacts};
 use crate::plan::configuration::SUPERUSER;
+use crate::sys::files::read_end;
 
 /// How long the server may take for one answer. A frozen one never answers.
 pub const LIMIT: Duration = Duration::from_secs(2);
+
+/// So much of the end of the server's log is looked at, in bytes.
+const LOG_END: u64 = 16 << 10;
 
 const AUTO_CONF_IN_FORCE: &str =
     "select name from pg_settings where sourcefile like '%/postgresql.auto.conf' order by 1";
@@ -168,6 +171,7 @@ impl Session {
             replay_paused: text(&row, "replay_paused")? == "t",
             replayed_until: row.get("replayed_until").map(ToOwned::to_owned),
             receiver: None,
+            promoting: false,
             configuration: row.get("configuration").map(ToOwned::to_owned),
             auto_conf_in_force: Vec::new(),
             pending_restart: Vec::new(),
@@ -175,8 +179,12 @@ impl Session {
             epochs: Vec::new(),
         };
         if facts.in_recovery && !facts.streaming {
-            facts.receiver = receiver_trouble(&desired.server_log());
+            let log = read_end(&desired.server_log(), LOG_END).unwrap_or_default();
+            facts.receiver = receiver_trouble(&log);
+            facts.promoting = promotion_requested(&log);
         }
+        // PROMOTE_SIGNAL_FILE: there until the server has noticed it.
+        facts.promoting |= facts.in_recovery && desired.postgres.data_directory.join("promote").exists();
         let named = |slow: &Slow| slow.epochs.iter().any(|epoch| epoch.timeline == facts.timeline);
         let slow = match &mut self.slow {
             Some(slow) if !thorough => {
@@ -280,11 +288,21 @@ pub async fn epochs(client: &Client) -> Result<Vec<Epoch>> {
         .collect()
 }
 
+/// Whether the server that runs was told to end recovery. It says so in its log only; from then on it asks nobody for
+/// WAL, so that this stays near the end.
+fn promotion_requested(log: &str) -> bool {
+    let last = log.lines().rev().find(|line| {
+        ["received promote request", "starting PostgreSQL"]
+            .iter()
+            .any(|words| line.contains(words))
+    });
+    last.is_some_and(|line| line.contains("received promote request"))
+}
+
 /// Why the WAL receiver does not stream, from the end of the server's log (`lc_messages` is C): only there is it said.
 /// `None`: the last thing that it said is no complaint, or it said nothing since the server's start.
-pub fn receiver_trouble(log: &Utf8Path) -> Option<ReceiverTrouble> {
-    let text = crate::sys::files::read_end(log, 16 << 10).ok()?;
-    let line = text.lines().rev().find(|line| {
+fn receiver_trouble(log: &str) -> Option<ReceiverTrouble> {
+    let line = log.lines().rev().find(|line| {
         ["FATAL:", "started streaming WAL", "starting PostgreSQL"]
             .iter()
             .any(|words| line.contains(words))

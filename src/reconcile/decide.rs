@@ -115,8 +115,12 @@ impl Loop {
         observed.flag = self.flag;
         let desired = effective(&self.desired, observed);
         let mut decided = plan(&desired, observed, now);
-        // What is being done cannot be taken back (a promotion), so it stays announced.
-        let acting = *self.acting.borrow();
+        // What is being done stays announced until a look shows what it came to.
+        let acting = self
+            .acting
+            .borrow()
+            .filter(|acting| acting.ended_at.is_none_or(|ended_at| self.looked_at < ended_at));
+        let acting = acting.map(|acting| acting.flag);
         decided.flag = acting.or(decided.flag);
         // What is announced is shown first, and decided on again: that may already be all there is to wait for.
         let announced = decided.flag != self.flag.map(|(flag, _)| flag);
@@ -229,7 +233,7 @@ impl Loop {
                     Waiting::ServerStarting
                     | Waiting::ServerStopping
                     | Waiting::Leftovers(_)
-                    | Waiting::Peer(PeerWait::Announced(_)),
+                    | Waiting::Peer(PeerWait::Announced(_) | PeerWait::Promoting),
                 ),
                 true,
             ) => ON_THE_WAY,

@@ -31,6 +31,15 @@ pub(super) struct Decision {
     pub(super) ending: bool,
 }
 
+/// An action that was announced.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acting {
+    /// As what.
+    pub(super) flag: Flag,
+    /// When it ended; a look that began before that does not show what it came to.
+    pub(super) ended_at: Option<Moment>,
+}
+
 /// What the executor tells the loop.
 #[derive(Debug)]
 pub(super) struct Reports {
@@ -38,8 +47,8 @@ pub(super) struct Reports {
     pub(super) failures: watch::Sender<Option<Failure>>,
     /// How far the action under way has come.
     pub(super) progress: watch::Sender<Option<String>>,
-    /// What the action under way was announced by.
-    pub(super) acting: watch::Sender<Option<Flag>>,
+    /// What the action under way, or the last one, was announced by.
+    pub(super) acting: watch::Sender<Option<Acting>>,
 }
 
 /// The executor: the first step of the newest plan, then a new look. A step that is asked for again soon has to wait,
@@ -89,7 +98,8 @@ pub(super) async fn execute(
         }
         let mut acted_at = busy.lock().await;
         tracing::info!(action = name, reason = %step.reason, "doing: {}", step.action);
-        acting.send_replace(step.action.flag());
+        let announced = |ended_at| step.action.flag().map(|flag| Acting { flag, ended_at });
+        acting.send_replace(announced(None));
         let begun = Instant::now();
         let mut context = Context {
             desired: &decision.desired,
@@ -107,12 +117,12 @@ pub(super) async fn execute(
             carry_out(&mut context, &step.action).await
         };
         progress.send_replace(None);
-        acting.send_replace(None);
         valid_from = clock::now();
+        acting.send_replace(announced(Some(valid_from)));
         *acted_at = valid_from;
         drop(acted_at);
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let attempts = tries.count(decision, &step.action);
+        let attempts = tries.count(decision, &step.action, begun);
         match outcome {
             Ok(()) => {
                 tracing::info!(action = name, took_ms, "done");
@@ -193,15 +203,17 @@ struct Try {
 
 impl Tries {
     /// The last try, if it was this step, lately, and nobody changed the state file since.
-    fn same(&self, decision: &Decision, action: &Action) -> Option<&Try> {
+    fn same(&self, decision: &Decision, action: &Action, begun: Instant) -> Option<&Try> {
         self.last.as_ref().filter(|last| {
-            last.action == *action && last.desired == decision.desired && last.at.elapsed() < REMEMBER_TRIES
+            last.action == *action
+                && last.desired == decision.desired
+                && begun.saturating_duration_since(last.at) < REMEMBER_TRIES
         })
     }
 
     /// When this step may be tried. Stopping, on the way out, waits at most a second.
     fn due(&self, decision: &Decision, action: &Action) -> Instant {
-        let Some(last) = self.same(decision, action) else {
+        let Some(last) = self.same(decision, action, Instant::now()) else {
             return Instant::now();
         };
         let wait = match last.count {
@@ -214,10 +226,10 @@ impl Tries {
         last.at + Duration::from_secs(if decision.ending { 1 } else { wait })
     }
 
-    /// Notes that this step was tried now; says how often by now.
-    fn count(&mut self, decision: &Decision, action: &Action) -> u32 {
+    /// Notes that this step, begun then, has ended now; says how often it was tried by now.
+    fn count(&mut self, decision: &Decision, action: &Action, begun: Instant) -> u32 {
         let count = self
-            .same(decision, action)
+            .same(decision, action, begun)
             .map_or(1, |last| last.count.saturating_add(1));
         self.last = Some(Try {
             desired: Arc::clone(&decision.desired),

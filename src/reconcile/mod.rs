@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use self::executor::{Decision, Reports, execute};
+use self::executor::{Acting, Decision, Reports, execute};
 use crate::api;
 use crate::desired::{self, Desired, Reading};
 use crate::exec::app::{Keeper, Order};
@@ -87,8 +87,8 @@ struct Loop {
     looked_at: Moment,
     app: watch::Receiver<AppFacts>,
     failure: watch::Receiver<Option<Failure>>,
-    /// What the action under way was announced by.
-    acting: watch::Receiver<Option<Flag>>,
+    /// What the action under way, or the last one, was announced by.
+    acting: watch::Receiver<Option<Acting>>,
     /// How far the action under way has come.
     progress: watch::Receiver<Option<String>>,
     decisions: watch::Sender<Option<Arc<Decision>>>,

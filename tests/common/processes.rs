@@ -76,6 +76,15 @@ pub fn signal_server(data: &Path, signal: Signal) -> Vec<i32> {
     all
 }
 
+/// The server process whose title has this word.
+pub fn child_called(data: &Path, word: &str) -> i32 {
+    let titled = |pid: &i32| {
+        fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|title| title.contains(word))
+            && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == data)
+    };
+    processes().into_iter().find(titled).expect("the process")
+}
+
 /// SIGKILL to all of a server, waited for.
 pub fn crash_server(data: &Path) {
     for pid in signal_server(data, Signal::SIGKILL) {

@@ -1,6 +1,8 @@
 //! What holds in every combination of facts. Each property is a function with a name; a test per role goes through the
 //! whole product once and says which property is broken where.
 
+use std::time::Duration;
+
 use paceline::desired::Role;
 use paceline::lineage::{Held, Relation};
 use paceline::observed::{
@@ -187,7 +189,13 @@ fn announced_before(case: &Case<'_>, plan: &Plan) -> Verdict {
     let Some((_, since)) = case.observed.flag.filter(|(shown, _)| *shown == flag) else {
         return Err("it was not announced".to_owned());
     };
-    ensure(facts.asked_at >= since, "nobody looked since it was announced")
+    ensure(facts.asked_at >= since, "nobody looked since it was announced")?;
+    let repeated = facts.sees.as_ref().is_some_and(|sees| sees.flag == Some(flag));
+    let waited = now().since(since) > Duration::from_secs(2);
+    ensure(
+        repeated || waited,
+        "the other laptop may rely on our silence of a moment ago",
+    )
 }
 
 fn not_beside_an_announcement(case: &Case<'_>, plan: &Plan) -> Verdict {
@@ -300,10 +308,7 @@ fn remembered(facts: &PeerFacts) -> Fact<Option<paceline::observed::PeerMemory>>
 
 /// Whether an act would have been announced and answered: without that nothing could be added.
 fn announced(case: &Case<'_>) -> bool {
-    matches!(
-        case.ours,
-        Some((Flag::Starting, Heard::Fetched) | (Flag::Taking, Heard::Repeated))
-    )
+    matches!(case.ours, Some((Flag::Starting | Flag::Taking, Heard::Repeated)))
 }
 
 fn silence_adds_nothing(case: &Case<'_>, _: &Plan) -> Verdict {

@@ -12,7 +12,7 @@ use super::world::{Copy, ago, desired, has, makes_writable, memory, now, seen, s
 
 const CLEAN: Data = Data::Primary { crashed: false };
 const READ_ONLY: Server = Server::ReadOnly { streaming: false };
-const STARTING: Ours = Some((Flag::Starting, Heard::Fetched));
+const STARTING: Ours = Some((Flag::Starting, Heard::Repeated));
 const TAKING: Ours = Some((Flag::Taking, Heard::Repeated));
 
 fn known(role: Role, data: DataState, server: Server, stands: Stands) -> Other {
@@ -54,6 +54,43 @@ fn blocks(plan: &Plan, block: &PeerBlock) {
         "{}",
         shown(plan)
     );
+}
+
+/// The other laptop may have seen us silent a moment ago, and be about to rely on that: only when it repeats what we
+/// announce does it know better.
+#[test]
+fn a_start_waits_until_the_other_laptop_knows() {
+    let other = known(Role::Standby, DataState::Replica, READ_ONLY, Stands::Behind);
+    let fetched = Some((Flag::Starting, Heard::Fetched));
+    let plan = decide(Role::Primary, CLEAN, Server::Down, &other, fetched);
+    waits(&plan, &PeerWait::Announced(Flag::Starting));
+    let plan = decide(Role::Primary, CLEAN, Server::Down, &other, STARTING);
+    assert!(has(&plan, makes_writable), "{}", shown(&plan));
+}
+
+/// Two laptops that were installed from one image have one host name. Neither would give way to the other.
+#[test]
+fn namesakes_are_told_apart_by_a_person() {
+    let other = known(Role::Standby, DataState::Replica, READ_ONLY, Stands::Behind);
+    let (desired, mut observed) = look(Role::Primary, CLEAN, Server::Down, &other, STARTING);
+    let node = desired.node.clone();
+    if let Peer::Known(facts) = &mut observed.peer {
+        facts.node = Some(node.clone());
+    }
+    let block = PeerBlock::SameName { node };
+    blocks(&plan(&desired, &observed, now()), &block);
+    // What serves goes on.
+    let (desired, mut observed) = look(Role::Primary, CLEAN, Server::Writable, &other, None);
+    if let Peer::Known(facts) = &mut observed.peer {
+        facts.node = Some(desired.node.clone());
+    }
+    let plan = plan(&desired, &observed, now());
+    assert!(
+        !has(&plan, |action| *action == Action::StopServer),
+        "{}",
+        shown(&plan)
+    );
+    assert_eq!(plan.end, End::Blocked(Blocked::Peer(block)));
 }
 
 /// Between `pg_promote` and the name of its epoch the other laptop announces nothing and cannot be compared. Whoever
@@ -318,7 +355,9 @@ fn a_server_without_its_daemon_does_not_hide_that_it_was_taking_over() {
         stands: Some(Stands::Ahead),
         flag: None,
     };
-    let (desired, mut observed) = look(Role::Primary, CLEAN, Server::Down, &other, STARTING);
+    // Nobody is there to repeat what we announce.
+    let waited = Some((Flag::Starting, Heard::Waited));
+    let (desired, mut observed) = look(Role::Primary, CLEAN, Server::Down, &other, waited);
     assert!(has(&plan(&desired, &observed, now()), makes_writable));
     let lineage = match &observed.peer {
         Peer::Known(facts) => facts.lineage.clone(),

@@ -163,6 +163,7 @@ impl Copy {
             timeline: self.timeline,
             lsn: Lsn(self.position),
             position_proven: true,
+            promoting: false,
             checkpoint_timeline: self.timeline,
             replay_paused: false,
             replayed_until: None,
