@@ -139,6 +139,9 @@ pub struct ServerSection {
     pub version: Option<String>,
     /// Settings that wait for a restart.
     pub pending_restart: Option<Vec<String>>,
+    /// Where the WAL begins that a server which is written to still has.
+    #[serde(default)]
+    pub oldest_wal: Option<Lsn>,
     /// The slots that the other laptop may stream from; `null`: not known, or not written to.
     #[serde(default)]
     pub slots: Option<Vec<String>>,
@@ -321,9 +324,7 @@ fn server(observed: &Observed) -> ServerSection {
         Fact::Unknown(why) => ("unknown".to_owned(), Some(why)),
     };
     let state_writes = state == Server::Writable.to_string();
-    let trouble = facts
-        .and_then(|facts| facts.receiver.as_ref())
-        .map(|trouble| trouble.words().to_owned());
+    let trouble = facts.and_then(|facts| facts.receiver.clone());
     ServerSection {
         state,
         reason: reason.or(trouble),
@@ -334,6 +335,7 @@ fn server(observed: &Observed) -> ServerSection {
         port: running.map(|running| running.port),
         version: facts.map(|facts| facts.version.clone()),
         pending_restart: facts.map(|facts| facts.pending_restart.clone()),
+        oldest_wal: facts.and_then(|facts| facts.oldest_wal),
         slots: observed
             .replication
             .known()
@@ -412,6 +414,7 @@ impl Status {
         let mut lasting = self.clone();
         lasting.revision = 0;
         lasting.server.lsn = None;
+        lasting.server.oldest_wal = None;
         lasting.server.lag_bytes = lasting.server.lag_bytes.map(|lag| u64::from(lag > HARMLESS_LAG));
         lasting.peer.age_ms = None;
         if let Some(lineage) = &mut lasting.data.lineage {

@@ -20,6 +20,10 @@ use crate::sys::clock;
 const PROMOTION: Duration = Duration::from_secs(60);
 /// How often it is looked at. A promotion takes some 30 ms, most of it for the first segment of the new timeline.
 const LOOK: Duration = Duration::from_millis(1);
+/// One that takes longer than this is looked at less often.
+const SOON: Duration = Duration::from_millis(300);
+/// How often then.
+const LATER: Duration = Duration::from_millis(20);
 /// How long a checkpoint may take: a slow disk has a lot to write.
 const CHECKPOINT: Duration = Duration::from_secs(600);
 
@@ -92,7 +96,8 @@ pub(super) async fn promote(context: &Context<'_>, loss: &Loss) -> Result<()> {
         .await
         .context("cannot promote the server")?;
     record_loss(context, epoch, loss);
-    let deadline = Instant::now() + PROMOTION;
+    let begun = Instant::now();
+    let deadline = begun + PROMOTION;
     let why = loop {
         match in_recovery(&client).await {
             Ok(false) => return Ok(()),
@@ -105,7 +110,8 @@ pub(super) async fn promote(context: &Context<'_>, loss: &Loss) -> Result<()> {
                 PROMOTION.as_secs()
             );
         }
-        sleep(LOOK).await;
+        // One that has much to replay is not to be disturbed.
+        sleep(if begun.elapsed() < SOON { LOOK } else { LATER }).await;
     };
     Err(hinted(
         format!("the promotion did not end well: {why}"),

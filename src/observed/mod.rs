@@ -21,8 +21,7 @@ pub use self::peer::{
     Unanswered,
 };
 pub use self::server::{
-    Answer, Postmaster, ReceiverTrouble, ReplicationFacts, RunningServer, Server, ServerFacts, ServerPhase,
-    Slot,
+    Answer, Postmaster, ReplicationFacts, RunningServer, Server, ServerFacts, ServerPhase, Slot,
 };
 use crate::lineage::{Epoch, Lineage, Lsn, Origin, Relation, relation};
 

@@ -107,6 +107,8 @@ pub struct PeerFacts {
     pub flag: Option<Flag>,
     /// Whether its gate is open.
     pub gate_open: bool,
+    /// Where the WAL begins that its server still has; `None`: it did not say.
+    pub oldest_wal: Option<Lsn>,
     /// The slots on its server that may be streamed from; `None`: it did not say.
     pub slots: Option<Vec<String>>,
     /// What it last saw of us; `None`: nothing, or only its server answers.
@@ -290,6 +292,7 @@ mod tests {
             lineage: None,
             flag: None,
             gate_open: false,
+            oldest_wal: None,
             slots: None,
             sees: None,
         }

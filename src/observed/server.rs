@@ -80,8 +80,11 @@ pub struct ServerFacts {
     pub replay_paused: bool,
     /// When the last transaction that was replayed had been committed; for people.
     pub replayed_until: Option<String>,
-    /// Why the WAL receiver does not stream, from the server's log; `None`: it does, or nothing was logged.
-    pub receiver: Option<ReceiverTrouble>,
+    /// Why the WAL receiver does not stream, in the words of the server's log; for people only, since strangers can write
+    /// there (a failed login is logged with the name that was tried).
+    pub receiver: Option<String>,
+    /// Where the WAL begins that it still has; of a server that is written to.
+    pub oldest_wal: Option<Lsn>,
     /// `server_version`.
     pub version: String,
     /// The configuration it has loaded: `paceline.configuration`; `None`: not one of ours.
@@ -94,24 +97,6 @@ pub struct ServerFacts {
     pub configuration_errors: Vec<String>,
     /// The rows of `paceline.epoch`, oldest first; empty also when there is no such table.
     pub epochs: Vec<Epoch>,
-}
-
-/// Why a standby does not stream: the server's words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReceiverTrouble {
-    /// The WAL that it needs next is not there any more: only a new copy helps.
-    WalGone(String),
-    /// Something else, which may pass.
-    Other(String),
-}
-
-impl ReceiverTrouble {
-    /// The server's words.
-    pub fn words(&self) -> &str {
-        match self {
-            Self::WalGone(words) | Self::Other(words) => words,
-        }
-    }
 }
 
 /// What the other laptop needs of a server that is written to.

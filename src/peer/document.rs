@@ -21,6 +21,7 @@ pub fn facts(status: &Status, us: &str, asked_at: Moment, at: Moment) -> PeerFac
         lineage: status.data.lineage.clone(),
         flag: status.plan.flag,
         gate_open: status.gate.state == "open",
+        oldest_wal: status.server.oldest_wal,
         slots: status.server.slots.clone(),
         sees: (peer.reachable && peer.node.as_deref() == Some(us)).then_some(SeesUs {
             role: peer.role,
@@ -59,6 +60,7 @@ pub fn facts_over_sql(server: &SqlFacts, asked_at: Moment, at: Moment) -> PeerFa
         }),
         flag: None,
         gate_open: false,
+        oldest_wal: None,
         slots: None,
         sees: None,
     }

@@ -139,6 +139,15 @@ impl Keeper {
                 self.written = Some((next, facts.at));
                 self.trouble = None;
             }
+            // A newer position alone decides nothing: a full disk must not keep the other laptop from being failed over.
+            Err(_)
+                if self
+                    .written
+                    .as_ref()
+                    .is_some_and(|(before, _)| !differs(before, &next)) =>
+            {
+                self.trouble = None;
+            }
             Err(why) => {
                 let why = format!("what is known of the other laptop is not on disk: {why}");
                 if self.trouble.as_ref().is_none_or(|trouble| trouble.why != why) {

@@ -8,7 +8,7 @@ use super::local::{Situation, cannot_see, step};
 use super::pair::{HARMLESS_LAG, block, blocked, wait, waiting};
 use super::pair_end::{PeerBlock, PeerWait};
 use crate::lineage::{Held, Relation};
-use crate::observed::{Data, DataDirectory, Fact, PeerFacts, ReceiverTrouble, Secret, Server, ServerFacts};
+use crate::observed::{Data, DataDirectory, Fact, PeerFacts, Secret, Server, ServerFacts};
 
 /// The newest epoch of the other laptop.
 fn lineage_end(facts: &PeerFacts) -> Option<uuid::Uuid> {
@@ -133,24 +133,23 @@ impl Situation<'_> {
         if !plan.steps.is_empty() || matches!(plan.end, End::Blocked(_)) {
             return plan;
         }
-        let gone = self
-            .observed
-            .server_facts()
-            .and_then(|server| server.receiver.as_ref())
-            .is_some_and(|trouble| matches!(trouble, ReceiverTrouble::WalGone(_)));
+        let Some(server) = self.observed.server_facts() else {
+            return plan;
+        };
+        // By the other laptop's word, not by what our server's log says: strangers can write there.
+        let gone = !server.streaming
+            && server.position_proven
+            && facts.oldest_wal.is_some_and(|oldest| server.lsn < oldest);
         // The marks are another look than the server's word; both have to say that this is a standby's copy.
         if gone && self.data == Data::Replica {
             return self.clone_from(facts, Reason::WalGone, plan.end);
         }
-        let Some(server) = self.observed.server_facts() else {
-            return plan;
-        };
         match (server.streaming, self.observed.lag()) {
             (false, _) if lineage_end(facts).is_some_and(|epoch| self.unprepared(facts, epoch)) => {
                 waiting(PeerWait::Prepares)
             }
             (false, _) => {
-                let said = server.receiver.as_ref().map(|trouble| trouble.words().to_owned());
+                let said = server.receiver.clone();
                 Plan::new(
                     vec![step(Action::WakeReceiver, Reason::NotStreaming)],
                     wait(PeerWait::NotStreaming(said)),

@@ -10,8 +10,8 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::{database, replication};
 use crate::desired::Desired;
-use crate::lineage::Epoch;
-use crate::observed::{Answer, DatabaseFacts, Fact, ReceiverTrouble, ReplicationFacts, ServerFacts};
+use crate::lineage::{Epoch, Lsn};
+use crate::observed::{Answer, DatabaseFacts, Fact, ReplicationFacts, ServerFacts};
 use crate::plan::configuration::SUPERUSER;
 use crate::sys::files::read_end;
 
@@ -72,6 +72,7 @@ struct Slow {
     epochs: Vec<Epoch>,
     auto_conf_in_force: Vec<String>,
     pending_restart: Vec<String>,
+    oldest_wal: Option<Lsn>,
     configuration_errors: Vec<String>,
     database: Fact<DatabaseFacts>,
     replication: Fact<ReplicationFacts>,
@@ -171,6 +172,7 @@ impl Session {
             replay_paused: text(&row, "replay_paused")? == "t",
             replayed_until: row.get("replayed_until").map(ToOwned::to_owned),
             receiver: None,
+            oldest_wal: None,
             promoting: false,
             configuration: row.get("configuration").map(ToOwned::to_owned),
             auto_conf_in_force: Vec::new(),
@@ -200,6 +202,12 @@ impl Session {
                     about: (facts.timeline, facts.in_recovery),
                     epochs: epochs(client).await?,
                     auto_conf_in_force: column(client, AUTO_CONF_IN_FORCE).await?,
+                    oldest_wal: match column(client, include_str!("oldest_wal.sql")).await?.first() {
+                        Some(text) if !facts.in_recovery => {
+                            Some(text.parse().map_err(|e: String| anyhow!(e))?)
+                        }
+                        Some(_) | None => None,
+                    },
                     pending_restart: column(client, include_str!("pending_restart.sql")).await?,
                     configuration_errors: column(client, include_str!("configuration_errors.sql")).await?,
                     replication: match &desired.peer {
@@ -224,6 +232,7 @@ impl Session {
         facts.epochs = slow.epochs;
         facts.auto_conf_in_force = slow.auto_conf_in_force;
         facts.pending_restart = slow.pending_restart;
+        facts.oldest_wal = slow.oldest_wal;
         facts.configuration_errors = slow.configuration_errors;
         Ok(Asked {
             server: Fact::Known(Answer::Facts(Box::new(facts))),
@@ -301,17 +310,13 @@ fn promotion_requested(log: &str) -> bool {
 
 /// Why the WAL receiver does not stream, from the end of the server's log (`lc_messages` is C): only there is it said.
 /// `None`: the last thing that it said is no complaint, or it said nothing since the server's start.
-fn receiver_trouble(log: &str) -> Option<ReceiverTrouble> {
+fn receiver_trouble(log: &str) -> Option<String> {
     let line = log.lines().rev().find(|line| {
         ["FATAL:", "started streaming WAL", "starting PostgreSQL"]
             .iter()
             .any(|words| line.contains(words))
     })?;
     let words = line[line.find("FATAL:")? + "FATAL:".len()..].trim();
-    // The message itself may be spread over lines, after "ERROR:".
-    let gone = ["has already been removed"]
-        .iter()
-        .any(|said| words.contains(said));
     let of_receiver = [
         "could not connect to the primary server",
         "WAL stream",
@@ -319,12 +324,7 @@ fn receiver_trouble(log: &str) -> Option<ReceiverTrouble> {
     ]
     .iter()
     .any(|said| words.contains(said));
-    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    match (gone, of_receiver) {
-        (true, _) => Some(ReceiverTrouble::WalGone(words)),
-        (false, true) => Some(ReceiverTrouble::Other(words)),
-        (false, false) => None,
-    }
+    of_receiver.then(|| words.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// What a server has loaded.

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use paceline::desired::Role;
+use paceline::lineage::Lsn;
 use paceline::lineage::{Held, Relation};
 use paceline::observed::{
-    Answer, AppState, Data, DataState, Fact, Flag, Observed, Peer, PeerFacts, ReceiverTrouble, Server,
-    Unanswered,
+    Answer, AppState, Data, DataState, Fact, Flag, Observed, Peer, PeerFacts, Server, Unanswered,
 };
 use paceline::plan::{Action, End, Plan, plan};
 
@@ -227,14 +227,14 @@ fn starts_fit_the_signal_file(case: &Case<'_>, plan: &Plan) -> Verdict {
     Ok(())
 }
 
-/// The standby's WAL is gone on the other laptop, as its server's log says.
+/// The standby's WAL is gone on the other laptop, as that one says.
 fn without_wal(observed: &Observed) -> Observed {
     let mut observed = observed.clone();
     if let Fact::Known(Answer::Facts(facts)) = &mut observed.server.fact {
         facts.streaming = false;
-        facts.receiver = Some(ReceiverTrouble::WalGone(
-            "requested WAL segment has already been removed".to_owned(),
-        ));
+    }
+    if let Peer::Known(facts) = &mut observed.peer {
+        facts.oldest_wal = Some(Lsn(u64::MAX));
     }
     observed
 }

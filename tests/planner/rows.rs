@@ -1,9 +1,9 @@
 //! Single rows, each with the state that once went wrong or that a row of the design names.
 
 use paceline::desired::{Desired, Role};
+use paceline::lineage::Lsn;
 use paceline::observed::{
-    Answer, AppState, Data, DataState, Fact, Flag, Observed, Peer, ReceiverTrouble, SeesUs, Server,
-    Unanswered,
+    Answer, AppState, Data, DataState, Fact, Flag, Observed, Peer, SeesUs, Server, Unanswered,
 };
 use paceline::plan::{Action, Blocked, End, Gate, PeerBlock, PeerWait, Plan, Waiting, gate, plan};
 
@@ -210,8 +210,8 @@ fn twins_are_told_before_anything_else() {
 }
 
 fn without_wal(mut observed: Observed) -> Observed {
-    if let Fact::Known(Answer::Facts(facts)) = &mut observed.server.fact {
-        facts.receiver = Some(ReceiverTrouble::WalGone("it was removed".to_owned()));
+    if let Peer::Known(facts) = &mut observed.peer {
+        facts.oldest_wal = Some(Lsn(u64::MAX));
     }
     observed
 }

@@ -164,6 +164,7 @@ impl Copy {
             lsn: Lsn(self.position),
             position_proven: true,
             promoting: false,
+            oldest_wal: None,
             checkpoint_timeline: self.timeline,
             replay_paused: false,
             replayed_until: None,
@@ -287,6 +288,7 @@ pub fn answer(role: Option<Role>, data: DataState, server: Server) -> PeerFacts 
         lineage: None,
         flag: None,
         gate_open: false,
+        oldest_wal: None,
         slots: None,
         sees: None,
     }
