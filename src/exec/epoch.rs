@@ -53,12 +53,16 @@ pub(super) async fn name(context: &Context<'_>) -> Result<()> {
 
     // Rows that somebody removed come back from the sidecar: the history does not change by that.
     let mut epochs = server::epochs(&client).await?;
-    // (One of this very timeline that has no row was only noted: see `follow::record`.)
-    for epoch in sidecar
-        .epochs
-        .iter()
-        .filter(|epoch| epoch.timeline < now.timeline)
-    {
+    // (But one of this very timeline may only have been noted, see `follow::record`, and be another laptop's: with an
+    // intention, or another beginning, it is not ours.)
+    let unnamed = sidecar.intended.is_some();
+    let ours = |epoch: &&Epoch| {
+        epoch.timeline < now.timeline
+            || !unnamed
+                && epoch.timeline == now.timeline
+                && now.switch.is_none_or(|switch| switch == epoch.begin_lsn)
+    };
+    for epoch in sidecar.epochs.iter().filter(ours) {
         if !epochs.iter().any(|row| row.uuid == epoch.uuid) {
             insert(&client, epoch).await?;
             epochs.push(epoch.clone());
