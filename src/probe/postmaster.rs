@@ -144,7 +144,7 @@ impl<'a> Place<'a> {
             Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(nix::libc::ESRCH) => {
                 Ok(None)
             }
-            Err(e) if denied(&e) && self.is_anothers(pid) => Ok(Some(false)),
+            Err(e) if denied(&e) && (self.is_anothers(pid) || ends(pid)) => Ok(Some(false)),
             Err(e) => Err(e)
                 .with_context(|| format!("cannot tell whether process {pid} is the server of {}", self.path)),
         }
@@ -170,6 +170,15 @@ impl<'a> Place<'a> {
         let link = fs::read_link(format!("/proc/{pid}/cwd"))?;
         let link = link.to_string_lossy();
         Ok(link.strip_suffix(" (deleted)").unwrap_or(&link) == self.path.as_str())
+    }
+}
+
+/// Whether a process is past its end: its links are closed to everybody then, and it has no command line any more, which
+/// everybody may read of a living one.
+fn ends(pid: i32) -> bool {
+    match fs::read(format!("/proc/{pid}/cmdline")) {
+        Ok(line) => line.is_empty(),
+        Err(e) => e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(nix::libc::ESRCH),
     }
 }
 
