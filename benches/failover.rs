@@ -9,6 +9,7 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod report;
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
@@ -16,16 +17,10 @@ use std::time::{Duration, Instant};
 
 use common::pair::Pair;
 use common::{Laptop, bin_directory, postgres, postmaster_of, root, stop_server};
-use tokio_postgres::{Client, Config, NoTls};
+use report::{connect, number, report};
+use tokio_postgres::Client;
 
 fn main() {
-    let number = |name: &str, otherwise: usize| {
-        let mut arguments = std::env::args().skip_while(|argument| argument != name);
-        arguments
-            .nth(1)
-            .and_then(|value| value.parse().ok())
-            .unwrap_or(otherwise)
-    };
     let runs = number("--runs", 9);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -87,18 +82,6 @@ async fn prepare(pair: &mut Pair) -> Client {
     });
     let client = connect(&pair.bravo).await;
     pair.kill_alpha();
-    client
-}
-
-async fn connect(laptop: &Laptop) -> Client {
-    let mut config = Config::new();
-    config
-        .host_path(laptop.path("home/run"))
-        .port(laptop.port)
-        .user("postgres")
-        .dbname("postgres");
-    let (client, connection) = config.connect(NoTls).await.expect("connect");
-    tokio::spawn(async move { drop(connection.await) });
     client
 }
 
@@ -191,22 +174,4 @@ async fn streams(client: &Client) {
         }
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
-}
-
-fn report(ours_are: &str, ours: &mut [Duration], bare_are: &str, bare: &mut [Duration]) {
-    let line = |what: &str, times: &mut [Duration]| {
-        times.sort();
-        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
-        println!(
-            "{what:<48} median {:>6.1} ms   fastest {:>6.1}   slowest {:>6.1}   runs {}",
-            ms(times[times.len() / 2]),
-            ms(times[0]),
-            ms(times[times.len() - 1]),
-            times.len()
-        );
-        ms(times[times.len() / 2])
-    };
-    println!();
-    let (ours, bare) = (line(ours_are, ours), line(bare_are, bare));
-    println!("{:<48} {:.2}", "ratio of the medians", ours / bare);
 }

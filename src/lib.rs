@@ -13,15 +13,20 @@
 //! - [`observed`], [`lineage`]: plain facts, each `Known` or `Unknown` with the reason.
 //! - [`probe`]: looks at files, processes and the server; never decides, never changes anything.
 //! - [`peer`]: asks the other laptop, proves and demands proof, remembers; only reads.
-//! - [`plan`]: decides, one file per role; the gate. Pure and total: every combination of facts has an answer.
+//! - [`plan`]: decides, one file per role; the gate; a checker that looks every plan over. Pure and total: every combination
+//!   of facts has an answer, and the rendered table of all of them is in `tests/snapshots`.
 //! - [`exec`]: carries out one action: idempotent, preconditions checked again, result verified.
 //! - [`supervise`]: processes that live on; no policy.
 //! - [`reconcile`]: the loop. [`instance`]: one daemon per data directory, re-execution.
-//! - [`status`], [`api`], [`cli`]: what people and programs outside see.
+//! - [`status`], [`api`], [`history`], [`cli`]: what people and programs outside see.
 //! - [`sys`]: the operating system; the only `unsafe`.
 //!
 //! The executor does the first step of a plan and looks again; the rest of a plan is a forecast for people. A fact that
 //! could not be seen is never taken for "no". Nothing that holds data is deleted.
+//!
+//! Where a decision is: the row of a role in `plan/<role>.rs`; above all roles `plan/conflict.rs` (twins, strangers, superseded
+//! copies); what they share in `plan/{local,pair,follow,promotion,handover,rejoin,consent}.rs`; the texts of what it waits for or
+//! is blocked by in `plan/{end,blocked,pair_end}.rs`; what may never be in a plan in `plan/rule.rs`.
 //!
 //! Before a server becomes writable that is announced in the status, the other laptop is asked once more, and it is
 //! decided again: two fresh looks do not exclude each other's act.

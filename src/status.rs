@@ -6,8 +6,12 @@ use uuid::Uuid;
 
 use crate::desired::{Desired, Role};
 use crate::lineage::{Lineage, Lsn};
-use crate::observed::{AppState, Data, DataState, Fact, Flag, Login, Moment, Observed, Peer, Server};
-use crate::plan::{End, Gate, HARMLESS_LAG, Plan};
+use crate::observed::{
+    AppState, Data, DataState, Fact, Flag, HandedOver, Login, Moment, Observed, Peer, PendingSetting,
+    RestartRequest, Server,
+};
+use crate::plan::configuration::purged_words;
+use crate::plan::{End, Gate, HARMLESS_LAG, Loss, Plan, Waiting};
 
 /// What failed when the first step of the plan was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,14 +72,17 @@ pub struct Status {
     pub server: ServerSection,
     /// The other laptop.
     pub peer: PeerSection,
-    /// The promise of a handover; none before that is supported.
-    pub handed_over: Option<serde_json::Value>,
+    /// The copy that this laptop gave away, until somebody takes over.
+    pub handed_over: Option<HandedOver>,
     /// The plan.
     pub plan: PlanSection,
     /// The gate.
     pub gate: GateSection,
     /// The application; `null`: none is declared.
     pub app: Option<serde_json::Value>,
+    /// What a person should know, and need not act on.
+    #[serde(default)]
+    pub notices: Vec<String>,
 }
 
 /// What is declared.
@@ -139,6 +146,15 @@ pub struct ServerSection {
     pub version: Option<String>,
     /// Settings that wait for a restart.
     pub pending_restart: Option<Vec<String>>,
+    /// The timeline of the last checkpoint.
+    #[serde(default)]
+    pub checkpoint_timeline: Option<u32>,
+    /// The same with the values in force and the values wanted.
+    #[serde(default)]
+    pub pending_settings: Option<Vec<PendingSetting>>,
+    /// The request to restart it that is not done yet, by name.
+    #[serde(default)]
+    pub restart_requested: Option<Uuid>,
     /// Where the WAL begins that a server which is written to still has.
     #[serde(default)]
     pub oldest_wal: Option<Lsn>,
@@ -185,8 +201,37 @@ pub struct PlanSection {
     pub reason: Option<String>,
     /// What a person can do.
     pub hint: Option<String>,
-    /// The token that would allow a blocked step; always `null` before consent is supported.
+    /// The token that would allow a blocked step, written as `consent` in the state file; `null`: none is asked for.
     pub consent: Option<String>,
+    /// What that step may lose.
+    #[serde(default)]
+    pub loss: Option<LossSection>,
+}
+
+impl PlanSection {
+    /// Says how far the step under way has come, if one is that takes long. What a look sees in the middle of it (a copy
+    /// that is half-made, a tool at work) is nothing that anybody waits for.
+    pub fn under_way(&mut self, progress: Option<String>) {
+        if progress.is_some() && self.actions.is_empty() {
+            self.state = PlanState::Converging;
+            self.reason = None;
+            self.hint = None;
+        }
+        self.progress = progress;
+    }
+}
+
+/// How far this copy goes, and how far the other laptop's was last known to go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LossSection {
+    /// Position of this copy; `null`: not proven before its server runs.
+    pub position: Option<Lsn>,
+    /// When the last transaction in this copy was committed, as PostgreSQL writes times.
+    pub replayed_until: Option<String>,
+    /// Last known position of the other laptop's copy.
+    pub peer_position: Option<Lsn>,
+    /// When that was known, RFC 3339.
+    pub peer_seen: Option<String>,
 }
 
 /// Whether the application may run.
@@ -219,6 +264,16 @@ pub fn plan_section(plan: &Plan, failure: Option<&Failure>) -> PlanSection {
         plan.first()
             .is_some_and(|step| step.action.name() == failure.action)
     });
+    let hint = match (&plan.end, &plan.advice) {
+        (End::Converged, Some(advice)) => Some(advice.to_string()),
+        _ => hint.map(|hint| match &plan.offer {
+            Some(offer) => format!(
+                "{hint}. To {} write `consent: \"{}\"` in this laptop's state file",
+                offer.danger, offer.token
+            ),
+            None => hint,
+        }),
+    };
     let (state, reason, hint) = match (failure, actions.is_empty()) {
         (Some(failure), false) => (
             PlanState::Failed,
@@ -235,7 +290,21 @@ pub fn plan_section(plan: &Plan, failure: Option<&Failure>) -> PlanSection {
         actions,
         reason,
         hint,
-        consent: None,
+        consent: plan.offer.as_ref().map(|offer| offer.token.clone()),
+        loss: plan
+            .offer
+            .as_ref()
+            .and_then(|offer| offer.loss.as_ref())
+            .map(loss),
+    }
+}
+
+fn loss(loss: &Loss) -> LossSection {
+    LossSection {
+        position: loss.position,
+        replayed_until: loss.replayed_until.clone(),
+        peer_position: loss.peer_position,
+        peer_seen: loss.peer_seen.clone(),
     }
 }
 
@@ -269,14 +338,39 @@ pub fn status(
         data: data(observed),
         server: server(observed),
         peer: peer(observed, now),
-        handed_over: None,
+        handed_over: observed.handed_over().cloned(),
         plan: plan_section(plan, failure),
         gate: GateSection {
             state: gate.word().to_owned(),
             reason: gate.reason().to_owned(),
         },
         app: desired.racedb.is_some().then(|| app(observed, now)),
+        notices: notices(desired, observed, plan),
     }
+}
+
+fn notices(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<String> {
+    let mut notices = Vec::new();
+    let configuration = observed.configuration.known();
+    if let Some(purged) = configuration.and_then(|found| found.purged.as_ref()) {
+        notices.push(format!("{}: {}", purged.time, purged_words(&purged.names)));
+    }
+    let pending = observed
+        .server_facts()
+        .map(|facts| facts.pending_restart.as_slice());
+    if let Some(pending @ [_, ..]) = pending
+        // Where the plan says it already, once is enough.
+        && !matches!(plan.end, End::Waiting(Waiting::Restart(_)))
+    {
+        notices.push(Waiting::Restart(pending.to_vec()).to_string());
+    }
+    if let Fact::Unknown(why) = &observed.restart.fact {
+        notices.push(format!(
+            "the request to restart the server is not taken: {why}; remove {}",
+            desired.home.join(RestartRequest::FILE)
+        ));
+    }
+    notices
 }
 
 fn data(observed: &Observed) -> DataSection {
@@ -334,7 +428,16 @@ fn server(observed: &Observed) -> ServerSection {
         pid: running.map(|running| running.pid),
         port: running.map(|running| running.port),
         version: facts.map(|facts| facts.version.clone()),
-        pending_restart: facts.map(|facts| facts.pending_restart.clone()),
+        checkpoint_timeline: facts.map(|facts| facts.checkpoint_timeline),
+        pending_restart: facts.map(|facts| {
+            let names = facts.pending_restart.iter();
+            names.map(|setting| setting.name.clone()).collect()
+        }),
+        pending_settings: facts.map(|facts| facts.pending_restart.clone()),
+        restart_requested: observed
+            .restart
+            .known()
+            .and_then(|asked| Some(asked.as_ref()?.id)),
         oldest_wal: facts.and_then(|facts| facts.oldest_wal),
         slots: observed
             .replication
@@ -417,6 +520,7 @@ impl Status {
         lasting.server.oldest_wal = None;
         lasting.server.lag_bytes = lasting.server.lag_bytes.map(|lag| u64::from(lag > HARMLESS_LAG));
         lasting.peer.age_ms = None;
+        lasting.plan.loss = None;
         if let Some(lineage) = &mut lasting.data.lineage {
             lineage.position = None;
         }

@@ -98,7 +98,8 @@ fn an_event_day_loses_nothing() {
     let (output, code) = demo.end();
     assert_eq!(code, Some(0), "{output}");
     for words in [
-        "BLOCKED: the other laptop took over",
+        "by itself it becomes bravo's standby",
+        "longest gap while they change places",
         "the application runs, since the edit",
         "next registration",
         ", lost 0, longest gap",

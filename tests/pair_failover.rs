@@ -27,7 +27,10 @@ fn nothing_takes_over_beside_a_living_primary() {
     let mut pair = pair_with_rows();
     pair.declare_bravo("failover", "");
     let (_, hint) = pair.bravo.wait_reason("blocked", "alive");
-    assert!(hint.contains("switch the other laptop off"), "{hint}");
+    assert!(
+        hint.contains("write `standby` there and `primary` here"),
+        "{hint}"
+    );
     assert_eq!(pair.bravo.sql("select pg_is_in_recovery()"), "t");
     pair.kill_alpha();
     pair.bravo.wait_serving();
@@ -53,46 +56,65 @@ fn a_crashed_primary_alone_does_not_start() {
     pair.bravo.wait_streaming();
 }
 
-/// What was seen once is remembered over restarts, also while the laptop that took over is off.
+/// What was seen once is remembered over restarts, also while the laptop that took over is off. Only a person's consent
+/// makes the older copy the one that goes on; then it is the other one that has to come back.
 #[test]
-fn a_superseded_primary_stays_down_for_good() {
+fn a_superseded_primary_goes_on_by_consent_only() {
     let mut pair = pair_with_rows();
     pair.kill_alpha();
     pair.declare_bravo("failover", "");
     pair.bravo.wait_serving();
+    pair.bravo.sql("insert into riders values (2)");
+    pair.declare_alpha("failover", "");
     pair.alpha.launch();
-    pair.alpha.wait_reason("blocked", "took over");
-    for role in ["standby", "failover", "primary"] {
-        pair.declare_alpha(role, "");
-        pair.alpha
-            .wait("read", |status| status["desired"]["role"] == role);
-        pair.alpha.wait_reason("blocked", "took over");
-    }
+    pair.alpha.wait_log("status is served");
+    let (_, hint) = pair.alpha.wait_reason("blocked", "took over");
+    assert!(hint.contains("write `standby` here"), "{hint}");
     pair.bravo.stop();
+    pair.declare_alpha("primary", "");
     pair.alpha.stop();
     pair.alpha.launch();
     let (_, hint) = pair.alpha.wait_reason("blocked", "took over");
     assert!(hint.contains("bring the other laptop back"), "{hint}");
     assert_eq!(pair.alpha.postmaster(), None);
 
-    // What the hint said before works: moved away, it is copied anew, and can take over in its turn.
-    pair.bravo.start();
-    pair.bravo.wait_serving();
-    fs::rename(pair.alpha.data(), pair.alpha.path("home/data.old")).expect("move away");
-    pair.declare_alpha("standby", "");
-    pair.alpha.wait_streaming();
-    pair.bravo.sql("insert into riders values (2)");
-    has_row(&pair.alpha, 2);
-    pair.bravo.kill_daemon();
-    common::crash_server(&pair.bravo.data());
-    pair.declare_alpha("failover", "");
+    // The daemon and a dry run show the same word, and what would be lost.
+    let offered = pair
+        .alpha
+        .wait("an offer", |status| status["plan"]["consent"].is_string());
+    let token = offered["plan"]["consent"].as_str().expect("a token");
+    assert!(
+        offered["plan"]["loss"]["peer_position"].is_string(),
+        "{offered:#}"
+    );
+    let dry = common::text(&pair.alpha.run(&["plan"]).stdout);
+    assert!(dry.contains(token), "{token} in {dry}");
+
+    // A word of another situation does nothing.
+    pair.declare_alpha("primary", "consent: \"000000\"\n");
+    pair.alpha
+        .wait("the same offer", |status| status["plan"]["consent"] == token);
+    pair.declare_alpha("primary", &format!("consent: \"{token}\"\n"));
     let status = pair.alpha.wait_serving();
-    assert_eq!(status["data"]["timeline"], 3);
-    assert_eq!(pair.alpha.sql("select count(*) from riders"), "2");
+    assert_eq!(status["data"]["epochs"].as_array().expect("epochs").len(), 2);
+    assert_eq!(pair.alpha.sql("select count(*) from riders"), "1");
+    let used = fs::read_to_string(pair.alpha.path("home/consents.json")).expect("consents");
+    assert!(used.contains(token), "{used}");
+
+    // Bravo sees that it was given up, and does not write any more; declared standby it comes back, and keeps what it had.
+    pair.bravo.start();
+    let (_, hint) = pair.bravo.wait_reason("blocked", "took over");
+    assert!(hint.contains("write `standby` here"), "{hint}");
+    pair.declare_bravo("standby", "");
+    pair.bravo.wait_streaming();
+    assert_eq!(pair.bravo.sql("select count(*) from riders"), "1");
+    let kept = fs::read_dir(pair.bravo.path("home")).expect("home").flatten();
+    let kept = kept.filter(|entry| entry.file_name().to_string_lossy().contains(".set-aside-"));
+    assert!(kept.count() >= 1, "bravo's registration is kept");
 }
 
 /// A laptop that froze, or whose lid was closed, still believes to be the primary when it wakes up. It sees who took
-/// over, and gives way: the application first, then the server; it is not started again.
+/// over, and gives way: the application first, then the server; then it follows.
 #[test]
 fn a_primary_that_wakes_up_superseded_gives_way() {
     let app = "racedb: { command: [sleep, \"100000\"] }\n";
@@ -108,9 +130,10 @@ fn a_primary_that_wakes_up_superseded_gives_way() {
     for pid in frozen.into_iter().chain([daemon]) {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGCONT);
     }
-    pair.alpha.wait_reason("blocked", "took over");
-    let status = pair.alpha.wait("down", |status| {
-        status["server"]["state"] == "down" && status["app"]["state"] == "stopped"
+    pair.alpha
+        .wait_reason("waiting", "the other laptop serves; this one follows it");
+    let status = pair.alpha.wait("it follows", |status| {
+        status["server"]["streaming"] == true && status["app"]["state"] == "stopped"
     });
     assert_eq!(status["gate"]["state"], "closed");
     let log = pair.alpha.log();
@@ -232,10 +255,11 @@ fn a_promotion_under_way_stays_announced() {
         status["peer"]["flag"] == "taking" && status["server"]["state"] == "down"
     });
     signal(Signal::SIGCONT);
-    pair.bravo
-        .wait("writable", |status| status["server"]["state"] == "writable");
-    pair.alpha.wait_reason("blocked", "took over");
-    assert_eq!(pair.alpha.postmaster(), None);
+    pair.bravo.wait_log("action=\"name_epoch\"");
+    // Alpha comes back as a follower, and then bravo, which is declared standby, hands over to it.
+    let status = pair.alpha.wait_serving();
+    assert_eq!(status["data"]["timeline"], 3);
+    pair.bravo.wait_streaming();
 }
 
 /// kill -9 of the daemon in the middle of a copy: no tool is left behind, nothing half-made is trusted.

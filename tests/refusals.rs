@@ -71,7 +71,7 @@ fn refused(words: &[&str], hint: &str, breaks: impl Fn(&Laptop), mends: impl Fn(
     assert_eq!(status["server"]["state"], "down", "{status:#}");
     assert_eq!(tree(&laptop.data()), before, "something was changed");
     let warnings = laptop
-        .log()
+        .wait_log("plan: blocked")
         .lines()
         .filter(|line| line.contains("plan: blocked"))
         .count();

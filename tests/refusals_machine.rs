@@ -216,16 +216,22 @@ fn a_user_that_does_not_exist() {
     assert!(laptop.stop().success());
 }
 
-/// The first start with a typing error: the server's words, and the corrected file is enough.
+/// The first start with a typing error, and with more than the laptop has: the server's words, and the corrected file is
+/// enough.
 #[test]
 fn a_setting_that_the_server_refuses() {
-    for (value, words) in [("plenty", "shared_buffers"), ("900GB", "memory")] {
+    for (value, state, words, hints) in [
+        (
+            "plenty",
+            "blocked",
+            "`postgres: settings: shared_buffers`",
+            "in the state file",
+        ),
+        ("900GB", "failed", "does not start", "postgres.log"),
+    ] {
         let laptop = Laptop::primary(&format!("  settings: {{ shared_buffers: {value} }}\n")).started();
-        let (reason, hint) = laptop.wait_reason("failed", words);
-        assert!(
-            reason.contains("does not start") && hint.contains("postgres.log"),
-            "{reason}; {hint}"
-        );
+        let (reason, hint) = laptop.wait_reason(state, words);
+        assert!(hint.contains(hints), "{reason}; {hint}");
         laptop.wait_gate("closed");
         laptop.write_state(&Laptop::primary_yaml("  settings: { shared_buffers: 16MB }\n"));
         laptop.wait_serving();

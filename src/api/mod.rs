@@ -1,4 +1,4 @@
-//! The read-only HTTP interface: the status document, the gate, and whether the daemon is alive.
+//! The read-only HTTP interface: the status document, the history, the gate, and whether the daemon is alive.
 //!
 //! It serves what was published and asks nobody, so it cannot hold anything up.
 
@@ -104,6 +104,7 @@ async fn answer(listener: &TcpListener, router: &Router) {
 fn router(sources: Sources) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/history", get(history))
         .route("/gate", get(gate))
         .route("/health", get(health))
         .with_state(sources)
@@ -152,6 +153,34 @@ async fn status(
         body,
     )
         .into_response()
+}
+
+/// `?limit=NUMBER`: how many of the newest events.
+#[derive(Debug, Deserialize)]
+struct Limit {
+    limit: Option<usize>,
+}
+
+/// The most events that are given at a time.
+const MOST_EVENTS: usize = 1000;
+
+async fn history(State(sources): State<Sources>, Query(Limit { limit }): Query<Limit>) -> Response {
+    let home = sources.declared.borrow().home.clone();
+    let count = limit.unwrap_or(200).min(MOST_EVENTS);
+    // A slow disk must not keep the gate from closing.
+    let read = tokio::task::spawn_blocking(move || crate::history::read(&home, count)).await;
+    match read {
+        Ok(Ok(events)) => (
+            [
+                (header::CONTENT_TYPE, "application/json"),
+                (header::CACHE_CONTROL, "no-store"),
+            ],
+            serde_json::Value::Array(events).to_string(),
+        )
+            .into_response(),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
 }
 
 /// The secret of this moment: its file may appear or change at any time. One that cannot be used is a fact that the

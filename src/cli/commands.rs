@@ -1,22 +1,23 @@
-//! `check`, `plan`, `status`, `schema`: they look and print, and change nothing.
+//! `check`, `plan`, `status`, `history`, `schema`: they look and print, and change nothing.
 
 use std::io::Write as _;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::render::{code, print_plan, print_status};
 use super::{StateArgs, client, exit};
 use crate::desired::{self, Desired, Surroundings};
 use crate::hint::hinted;
+use crate::history;
 use crate::observed::{Moment, Observed, Seen};
 use crate::peer;
-use crate::plan::{Gate, effective, gate, plan as make_plan};
+use crate::plan::{Gate, checked_plan, effective, gate};
 use crate::probe::{FromInside, Prober};
 use crate::status::{FileState, Status, plan_section, status as make_status};
 use crate::sys::clock;
 
-fn load(state: &StateArgs) -> Result<(Utf8PathBuf, Desired)> {
+pub(super) fn load(state: &StateArgs) -> Result<(Utf8PathBuf, Desired)> {
     let path = desired::locate(state.state.as_deref())?;
     let desired = desired::load(&Surroundings::detect(&path, state.node.clone())?)?;
     Ok((path, desired))
@@ -60,11 +61,11 @@ pub(super) async fn plan(state: &StateArgs, json: bool) -> Result<u8> {
     observed.peer = view.at(now, desired.safety.peer_wait);
     observed.peer_memory = Seen::new(view.memory, now);
     let desired = effective(&desired, &observed).into_owned();
-    let mut plan = make_plan(&desired, &observed, now);
+    let mut plan = checked_plan(&desired, &observed, now);
     if let Some(flag) = plan.flag {
         // Nothing is announced by a dry run; what comes after that is what people want to see.
         observed.flag = Some((flag, Moment::default()));
-        plan = make_plan(&desired, &observed, now);
+        plan = checked_plan(&desired, &observed, now);
     }
     let section = plan_section(&plan, None);
     if json {
@@ -117,6 +118,21 @@ pub(super) async fn status(state: &StateArgs, json: bool) -> Result<u8> {
         print_status(&status)?;
     }
     Ok(code(status.plan.state))
+}
+
+pub(super) fn history(state: &StateArgs, number: usize, json: bool) -> Result<u8> {
+    let (_, desired) = load(state)?;
+    let path = history::path(&desired.home);
+    let events = history::read(&desired.home, number).with_context(|| format!("cannot read {path}"))?;
+    let mut out = anstream::stdout().lock();
+    for event in events {
+        if json {
+            writeln!(out, "{event}")?;
+        } else {
+            writeln!(out, "{}", history::shown(&event))?;
+        }
+    }
+    Ok(exit::OK)
 }
 
 pub(super) fn schema() -> Result<u8> {

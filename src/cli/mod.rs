@@ -4,11 +4,15 @@ mod client;
 mod commands;
 mod daemon;
 mod demo;
+mod forget;
+mod handover;
 mod init;
 mod join;
 mod pairing;
 mod render;
+mod restart;
 mod role;
+mod set_aside;
 
 use std::process::ExitCode;
 
@@ -74,6 +78,25 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What happened on this laptop, oldest first; needs no daemon
+    History {
+        #[command(flatten)]
+        state: StateArgs,
+        /// So many of the newest events
+        #[arg(short = 'n', long, default_value_t = 50)]
+        number: usize,
+        /// As JSON, one event per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Restart the server, application first: only if a changed setting waits for that
+    Restart {
+        #[command(flatten)]
+        state: StateArgs,
+        /// Also if nothing waits for it
+        #[arg(long)]
+        force: bool,
+    },
     /// Write a new state file, make the replication secret, print the line for the other laptop
     Init(init::InitArgs),
     /// Pair with the laptop that `paceline init` ran on: take its secret over, write this laptop's state file
@@ -87,6 +110,18 @@ enum Command {
     Standby(StateArgs),
     /// This laptop's database is the one that is written to: short for `set role primary`
     Primary(StateArgs),
+    /// Change places with the other laptop: swap both roles of a profile, or make the edit of this side and say the other
+    Handover(StateArgs),
+    /// Forget another laptop that the state file no longer names
+    ForgetPeer(StateArgs),
+    /// List the copies of the database that were replaced or kept
+    SetAside {
+        #[command(flatten)]
+        state: StateArgs,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Try Paceline out: two laptops in a directory of their own, which is removed at the end
     Demo(demo::DemoArgs),
     /// What stands for RaceDB in the demo
@@ -160,12 +195,17 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Plan { state, json } => commands::plan(&state, json).await,
         Command::Apply(state) => daemon::apply(&state).await,
         Command::Status { state, json } => commands::status(&state, json).await,
+        Command::History { state, number, json } => commands::history(&state, number, json),
+        Command::Restart { state, force } => restart::run(&state, force).await,
         Command::Init(args) => init::init(&args),
         Command::Join(args) => join::join(&args).await,
         Command::Set(Setting::Role { role, state }) => role::set(&state, role).await,
         Command::Failover(state) => role::set(&state, Role::Failover).await,
         Command::Standby(state) => role::set(&state, Role::Standby).await,
         Command::Primary(state) => role::set(&state, Role::Primary).await,
+        Command::Handover(state) => handover::run(&state).await,
+        Command::ForgetPeer(state) => forget::run(&state),
+        Command::SetAside { state, json } => set_aside::list(&state, json),
         Command::Demo(args) => demo::demo(&args).await,
         Command::DemoApp => demo::desk::app().await,
         Command::Schema => commands::schema(),
@@ -182,16 +222,42 @@ fn code_of(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Logs go to standard error; `PACELINE_LOG` (or `RUST_LOG`) sets how much.
+/// Logs go to standard error; `PACELINE_LOG` (or `RUST_LOG`) sets how much, `PACELINE_LOG_FORMAT` how: `text`, `json`,
+/// `journald`, or `auto`, which is journald if standard error is the journal, otherwise text.
 fn logging() {
     use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
     let filter = EnvFilter::try_from_env("PACELINE_LOG")
         .or_else(|_| EnvFilter::try_from_default_env())
         .unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    let registry = tracing_subscriber::registry().with(filter);
+    let format = std::env::var("PACELINE_LOG_FORMAT").unwrap_or_default();
+    let text = || {
+        tracing_subscriber::fmt::layer()
+            .with_target(false)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+    };
+    let wanted = format == "journald" || (format != "text" && format != "json" && to_the_journal());
+    // Without a journal there is standard error.
+    let journal = wanted.then(|| tracing_journald::layer().ok()).flatten();
+    match (journal, format.as_str()) {
+        (Some(journal), _) => registry
+            .with(journal.with_field_prefix(Some("PACELINE".to_owned())))
+            .init(),
+        (None, "json") => registry
+            .with(text().json().flatten_event(true).with_ansi(false))
+            .init(),
+        (None, _) => registry.with(text()).init(),
+    }
+}
+
+/// Whether standard error is the journal: `$JOURNAL_STREAM` names its device and inode (systemd.exec(5)).
+fn to_the_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    nix::sys::stat::fstat(std::io::stderr())
+        .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }

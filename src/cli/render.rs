@@ -23,6 +23,9 @@ pub(super) fn print_plan(section: &PlanSection) -> Result<()> {
     for (number, action) in section.actions.iter().enumerate() {
         writeln!(out, "{}. {action}", number + 1)?;
     }
+    if let Some(progress) = &section.progress {
+        writeln!(out, "now: {progress}")?;
+    }
     let word = serde_json::to_value(section.state)?;
     let word = word.as_str().unwrap_or_default();
     match &section.reason {
@@ -85,6 +88,9 @@ pub(super) fn print_status(status: &Status) -> Result<()> {
         if let Some(end) = app["last_end"].as_str() {
             writeln!(out, "         last: {end}")?;
         }
+    }
+    for notice in &status.notices {
+        writeln!(out, "note     {notice}")?;
     }
     for key in &status.desired.unsupported {
         writeln!(out, "note     not supported yet: {key}")?;

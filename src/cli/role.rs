@@ -10,7 +10,7 @@ use super::{StateArgs, client, exit};
 use crate::desired::{self, Desired, Role, Surroundings};
 
 /// Nobody who fails over wants to wait for a note.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn set(state: &StateArgs, role: Role) -> Result<u8> {
     let path = desired::locate(state.state.as_deref())?;
@@ -35,8 +35,24 @@ pub(super) async fn set(state: &StateArgs, role: Role) -> Result<u8> {
             "{path} was written over, not replaced in one step: {why}"
         ))?;
     }
+    if done.before != role && done.desired.peer.is_some() && key == "role" {
+        other_side(role)?;
+    }
     notes(&path, &done.desired).await?;
     Ok(exit::OK)
+}
+
+/// What has to be written on the other laptop so that the two fit.
+fn other_side(role: Role) -> Result<()> {
+    let there = match role {
+        Role::Primary => Role::Standby,
+        Role::Standby => Role::Primary,
+        // The other laptop is gone, or is told apart.
+        Role::Failover | Role::Recovery => return Ok(()),
+    };
+    note(format!(
+        "for a handover the other laptop is declared {there}: `paceline {there}` there, in any order"
+    ))
 }
 
 /// What keeps the new role from having its effect.

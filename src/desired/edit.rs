@@ -4,7 +4,7 @@
 //! and goes out, the file itself is the business of [`super::rewrite`].
 
 use super::diagnostic::Diagnostic;
-use super::file::{Entry, Node, parse};
+use super::file::{Entry, Kind, Node, parse};
 use super::model::{Desired, Role};
 use super::validate::{Surroundings, validate};
 
@@ -94,6 +94,35 @@ pub fn set_role(text: &str, surroundings: &Surroundings, role: Role) -> Result<E
     })
 }
 
+/// Swaps the roles of both laptops of a profile; `None`: the text declares this laptop only.
+pub fn swap_roles(text: &str, surroundings: &Surroundings) -> Result<Option<Edited>, NotEdited> {
+    let own = validate(text, surroundings).map_err(NotEdited::Invalid)?;
+    let (Some(root), _) = parse(text) else {
+        return Ok(None);
+    };
+    let other = root.get("nodes").and_then(|nodes| match &nodes.value.kind {
+        Kind::Map(entries) => entries.iter().find(|entry| entry.name != own.node),
+        Kind::Scalar { .. } | Kind::List(_) | Kind::Bad => None,
+    });
+    let Some(other) = other else {
+        return Ok(None);
+    };
+    let as_other = Surroundings {
+        node: Some(other.name.clone()),
+        ..surroundings.clone()
+    };
+    let theirs = validate(text, &as_other).map_err(NotEdited::Invalid)?;
+    // A laptop in failover is the one that serves, and the word means that the other one is gone.
+    let word = |role| match role {
+        Role::Failover | Role::Primary | Role::Recovery => Role::Primary,
+        Role::Standby => Role::Standby,
+    };
+    let first = set_role(text, &as_other, word(own.role))?;
+    let mut swapped = set_role(&first.text, surroundings, word(theirs.role))?;
+    "nodes".clone_into(&mut swapped.key);
+    Ok(Some(swapped))
+}
+
 /// The entry that declares this laptop's role, and the path of its key.
 fn find<'a>(root: &'a Node, desired: &Desired) -> Option<(String, &'a Entry)> {
     if let Some(entry) = root.get("role") {
@@ -170,6 +199,18 @@ mod tests {
             now.text,
             flow.replace("alpha: { role: standby", "alpha: { role: primary")
         );
+    }
+
+    #[test]
+    fn a_profile_is_swapped_in_one_edit() {
+        let text = "# both\nnodes:\n  alpha: { role: failover, address: a }  # was gone\n  bravo: { role: \"standby\", address: b }\n";
+        let swapped = swap_roles(text, &bravo()).unwrap().unwrap();
+        assert_eq!(
+            swapped.text,
+            "# both\nnodes:\n  alpha: { role: standby, address: a }  # was gone\n  bravo: { role: \"primary\", address: b }\n"
+        );
+        assert_eq!(swapped.desired.role, Role::Primary);
+        assert_eq!(swap_roles("role: standby\n", &bravo()).unwrap(), None);
     }
 
     #[test]

@@ -34,7 +34,7 @@ mod words;
 pub use diagnostic::{Diagnostic, Place};
 pub use managed::MANAGED_SETTINGS;
 pub use model::*;
-pub use rewrite::{Rewritten, set_role};
+pub use rewrite::{Rewritten, set_role, swap_roles};
 pub use schema::schema;
 pub use source::{LoadError, load, locate, locate_new};
 pub use validate::{DEFAULT_API_PORT, DEFAULT_PORT, Surroundings, validate};

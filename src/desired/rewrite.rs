@@ -51,6 +51,25 @@ pub fn set_role(surroundings: &Surroundings, role: Role) -> Result<Rewritten> {
     })
 }
 
+/// Swaps the roles of both laptops in a profile; `None`: the file declares this laptop only.
+pub fn swap_roles(surroundings: &Surroundings) -> Result<Option<Rewritten>> {
+    let path = &surroundings.path;
+    let old = read(path)?;
+    interpret(&old, surroundings)?;
+    let text = std::str::from_utf8(&old).with_context(|| format!("{path} is not UTF-8 text"))?;
+    let edited = edit::swap_roles(text, surroundings);
+    let Some(edited) = edited.map_err(|error| explain(error, path, Role::Primary))? else {
+        return Ok(None);
+    };
+    let written_over = exchange(path, &old, edited.text.as_bytes())?;
+    Ok(Some(Rewritten {
+        key: edited.key,
+        before: edited.before,
+        desired: edited.desired,
+        written_over,
+    }))
+}
+
 fn explain(error: NotEdited, path: &Utf8Path, role: Role) -> anyhow::Error {
     match error {
         NotEdited::Invalid(diagnostics) => LoadError::Invalid {

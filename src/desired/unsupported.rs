@@ -75,11 +75,6 @@ const NOT_BUILT: &[Row] = &[
         found: Found::Present,
         instead: "set-aside copies are kept until somebody removes them",
     },
-    Row {
-        key: "consent",
-        found: Found::Present,
-        instead: "no step asks for consent",
-    },
 ];
 
 /// The keys of the file that are valid and have no behaviour yet.

@@ -1,8 +1,8 @@
 //! A copy of the other laptop's database, in place of what is here: made in a staging directory, verified, exchanged.
 //! What was here is set aside.
 
-mod place;
-mod source;
+pub(super) mod place;
+pub(super) mod source;
 
 use std::fs;
 use std::io;
@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use camino::Utf8Path;
 
 use self::place::Place;
+use super::keep::{self, Replaced};
 use super::{Context, configure};
 use crate::desired::{Desired, PeerAddress};
 use crate::hint::hinted;
@@ -49,6 +50,7 @@ pub(super) async fn cluster(context: &Context<'_>, source: &CloneSource) -> Resu
     nobody_copies(&place.staging)?;
     // Before the room is measured that it would take.
     place.remove_staging()?;
+    keep::remove_unfinished(desired)?;
     room(desired, source, there.bytes)?;
     configure::passfile(context)?;
     ensure_directory(&place.staging, 0o700, Some(user.owner()))?;
@@ -96,14 +98,23 @@ async fn make(
         origin: Origin::Created,
         epochs: there.epochs,
         intended: None,
+        restored: None,
     };
     // A standby's old copy is served, and could take over, until the new one is complete.
     super::server::stop(context).await?;
     // The copy took a while.
     preconditions(desired, source, user, false).await?;
     say(context, "putting the copy in its place".to_owned());
+    let replaced = Replaced::look(desired, &source.peer.host, source.replaces, &sidecar.epochs).await?;
     let set_aside = place.take(&sidecar)?;
+    if let (Some(replaced), Some(set_aside)) = (replaced, &set_aside)
+        && let Err(error) = replaced.report_in(set_aside)
+    {
+        // The copy is what matters.
+        tracing::warn!("what was set aside has no report: {error:#}");
+    }
     super::remember(desired, &sidecar)?;
+    super::rewind::forget_the_handover(&desired.home)?;
     place.trust()?;
     Ok(set_aside)
 }
@@ -301,7 +312,7 @@ fn copied(line: &str) -> Option<(u64, u64, bool)> {
 }
 
 /// Where pg_basebackup connects to. A dead line is noticed within seconds (POSTGRES-FACTS 29).
-fn conninfo(desired: &Desired, peer: &PeerAddress) -> String {
+pub(super) fn conninfo(desired: &Desired, peer: &PeerAddress) -> String {
     let quote = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     format!(
         "host={} port={} user={} passfile={} sslmode={} application_name={} connect_timeout=5 keepalives=1 \
@@ -334,8 +345,8 @@ async fn check(
     Ok(())
 }
 
-/// Makes the copy a standby's, before it gets a name under which a server might be started.
-fn make_standby(desired: &Desired, staging: &Utf8Path, user: &Identity) -> Result<()> {
+/// Makes the copy a standby's, before a server might be started on it.
+pub(super) fn make_standby(desired: &Desired, staging: &Utf8Path, user: &Identity) -> Result<()> {
     let there = staging.join("backup_label");
     if !there.exists() {
         bail!(
@@ -400,7 +411,7 @@ fn names(epochs: &[Epoch]) -> String {
     names.join(", ")
 }
 
-fn say(context: &Context<'_>, words: String) {
+pub(super) fn say(context: &Context<'_>, words: String) {
     context.progress.send_replace(Some(words));
 }
 

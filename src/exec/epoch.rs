@@ -39,6 +39,7 @@ pub(super) fn first_sidecar(control: &ControlData, origin: Origin, node: &str) -
             node: node.to_owned(),
             time: clock::timestamp(),
         }),
+        restored: None,
     }
 }
 

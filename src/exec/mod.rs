@@ -11,9 +11,14 @@ mod create;
 mod database;
 mod epoch;
 mod follow;
+mod promise;
 mod promote;
 mod replication;
+mod restart;
+pub mod rewind;
 mod server;
+
+pub use self::rewind::keep;
 
 use std::sync::Arc;
 
@@ -95,11 +100,17 @@ pub async fn carry_out(context: &mut Context<'_>, action: &Action) -> Result<()>
     match action {
         Action::CreateCluster(programs) => create::cluster(context, programs).await,
         Action::AdoptCluster => adopt::cluster(context).await,
-        Action::WriteConfiguration(files) => configure::write(context, files),
-        Action::PurgeAutoConf(names) => configure::purge_auto_conf(context, names),
+        Action::WriteConfiguration(files) => configure::write(context, files).await,
+        Action::PurgeAutoConf(names) => configure::purge_auto_conf(context, names).await,
         Action::StartServer(start) => server::start(context, start).await,
         Action::ReloadServer { configuration } => server::reload(context, configuration).await,
         Action::Clone(source) => clone::cluster(context, source).await,
+        Action::Rewind(source) => rewind::rewind(context, source).await,
+        Action::PromiseHandover(promise) => promise::hand_over(context, promise).await,
+        Action::PlaceStandbySignal { system_identifier } => {
+            promise::place_standby_signal(context, system_identifier).await
+        }
+        Action::RecordConsent(grant) => promise::record_consent(context, grant),
         Action::RecordEpochs(epochs) => follow::record(context, epochs),
         Action::WakeReceiver => follow::wake(context),
         Action::RemoveRecoverySignal => follow::remove_recovery_signal(context),
@@ -112,6 +123,8 @@ pub async fn carry_out(context: &mut Context<'_>, action: &Action) -> Result<()>
         Action::EnsureDatabase => database::ensure(context).await,
         Action::StopApp => stop_app(context).await,
         Action::StopServer => server::stop(context).await,
+        Action::FastShutdown => server::fast_shutdown(context).await,
+        Action::ForgetRestart(id) => restart::forget(context, *id),
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn intend(context: &Context<'_>, intention: &Intention) -> Result<()>
     sidecar.intended = Some(Epoch {
         uuid: Uuid::new_v4(),
         parent: intention.parent,
-        supersedes: Vec::new(),
+        supersedes: intention.supersedes.clone(),
         begin_lsn: intention.position,
         timeline: intention.timeline + 1,
         node: context.desired.node.clone(),
@@ -58,17 +58,18 @@ fn record_loss(context: &Context<'_>, epoch: &Epoch, loss: &Loss) {
     let peer_position = loss.peer_position.map(|position| position.to_string());
     let unknown = || "unknown".to_owned();
     tracing::info!(
-        position = %loss.position,
+        position = loss
+            .position
+            .map_or_else(unknown, |position| position.to_string()),
         replayed_until = loss.replayed_until.clone().unwrap_or_else(unknown),
         peer_position = peer_position.clone().unwrap_or_else(unknown),
         peer_seen = peer_seen.clone().unwrap_or_else(unknown),
         "what this copy has, and what the other laptop had when it was last seen"
     );
-    history::append(
+    history::record(
         &context.desired.home,
+        "promotion",
         &serde_json::json!({
-            "time": clock::timestamp(),
-            "event": "promotion",
             "node": context.desired.node,
             "epoch": epoch.uuid,
             "position": loss.position,

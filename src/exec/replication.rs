@@ -18,11 +18,13 @@ use crate::probe::{postmaster, server};
 pub(super) async fn ensure(context: &Context<'_>, need: &ReplicationNeed) -> Result<()> {
     let desired = context.desired;
     let client = server::connect(desired, DATABASE).await?;
-    if yes(
-        &client,
-        "select pg_is_in_recovery() or current_setting('transaction_read_only')::bool",
-    )
-    .await?
+    // Slots can be made and dropped on a standby, too.
+    if need.role
+        && yes(
+            &client,
+            "select pg_is_in_recovery() or current_setting('transaction_read_only')::bool",
+        )
+        .await?
     {
         bail!("the server is read-only; nothing was done");
     }

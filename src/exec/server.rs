@@ -1,6 +1,5 @@
 //! Start, reload and stop of the server.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -29,6 +28,8 @@ const START: Duration = Duration::from_secs(10);
 const FAST_STOP: Duration = Duration::from_secs(120);
 /// How long an immediate stop may take.
 const IMMEDIATE_STOP: Duration = Duration::from_secs(20);
+/// How long a server may take to read its configuration.
+const RELOAD: Duration = Duration::from_secs(5);
 /// How often a short wait looks. A start takes some 50 ms.
 const LOOK: Duration = Duration::from_millis(3);
 
@@ -112,7 +113,7 @@ fn same_marks(desired: &Desired, standby: bool) -> Result<()> {
 /// A stale `postmaster.pid` whose number belongs to somebody else by now keeps every server from starting, and so does
 /// one of a killed server that nobody has reaped. It is removed only when that process is proven to be no server of
 /// this directory.
-fn free_the_name(desired: &Desired, user: &Identity) -> Result<()> {
+pub(super) fn free_the_name(desired: &Desired, user: &Identity) -> Result<()> {
     let data_directory = &desired.postgres.data_directory;
     let Some(file) = postmaster::read_pid_file(data_directory)? else {
         return Ok(());
@@ -157,29 +158,14 @@ fn free_the_socket(desired: &Desired, user: &Identity) -> Result<()> {
 /// With `*` PostgreSQL starts although another program has the port (it only warns), and nobody can connect.
 fn ports_are_free(desired: &Desired) -> Result<()> {
     let port = desired.postgres.port;
-    for element in desired.postgres.listen_addresses.split(',').map(str::trim) {
-        let addresses: Vec<IpAddr> = match element {
-            "" => continue,
-            "*" | "0.0.0.0" => vec![IpAddr::from([0, 0, 0, 0])],
-            "localhost" => vec![IpAddr::from([127, 0, 0, 1])],
-            other => other.parse().into_iter().collect(),
-        };
-        if let Some(taken) = addresses
-            .into_iter()
-            .map(|ip| SocketAddr::new(ip, port))
-            .find(|a| net::in_use(*a))
-        {
-            let by = net::listener(port).unwrap_or_else(|| "another program".to_owned());
-            return Err(hinted(
-                format!(
-                    "cannot start the server: port {port} on {} is in use by {by}",
-                    taken.ip()
-                ),
-                "stop that program, or set `postgres: port:` to another port",
-            ));
-        }
-    }
-    Ok(())
+    let Some(ip) = net::first_in_use(&desired.postgres.listen_addresses, port) else {
+        return Ok(());
+    };
+    let by = net::listener(port).unwrap_or_else(|| "another program".to_owned());
+    Err(hinted(
+        format!("cannot start the server: port {port} on {ip} is in use by {by}"),
+        "stop that program, or set `postgres: port:` to another port",
+    ))
 }
 
 pub(super) async fn reload(context: &Context<'_>, wanted: &str) -> Result<()> {
@@ -187,7 +173,7 @@ pub(super) async fn reload(context: &Context<'_>, wanted: &str) -> Result<()> {
     process
         .signal(Signal::SIGHUP)
         .context("cannot tell the server to reload")?;
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + RELOAD;
     let client = session::connect(context.desired, "postgres").await?;
     loop {
         // Each question makes the session read the configuration that the postmaster announced.
@@ -199,10 +185,43 @@ pub(super) async fn reload(context: &Context<'_>, wanted: &str) -> Result<()> {
             return Ok(());
         }
         if Instant::now() >= deadline {
-            bail!("the server did not take its new configuration within 5 seconds");
+            bail!(
+                "the server did not take its new configuration within {} seconds",
+                RELOAD.as_secs()
+            );
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Lets a server that runs read its files, whatever it has loaded.
+pub(super) async fn read_again(context: &Context<'_>) -> Result<()> {
+    let Some(process) = running(context)? else {
+        return Ok(());
+    };
+    let client = context.connect().await.ok();
+    let before = match &client {
+        Some(client) => Some(session::loaded_at(client).await?),
+        None => None,
+    };
+    process
+        .signal(Signal::SIGHUP)
+        .context("cannot tell the server to reload")?;
+    // One that does not answer yet reads them by itself.
+    let (Some(client), Some(before)) = (client, before) else {
+        return Ok(());
+    };
+    let deadline = Instant::now() + RELOAD;
+    while session::loaded_at(&client).await? == before {
+        if Instant::now() >= deadline {
+            bail!(
+                "the server did not read its configuration within {} seconds",
+                RELOAD.as_secs()
+            );
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 pub(super) async fn stop(context: &Context<'_>) -> Result<()> {
@@ -231,6 +250,28 @@ pub(super) async fn stop(context: &Context<'_>) -> Result<()> {
         format!("the server (process {}) does not stop", process.id().pid),
         "it may hang in the disk; look at it with `ps` and at the kernel log; never kill -9 it lightly",
     ))
+}
+
+/// The fast stop of a handover: the standby gets everything up to the shutdown checkpoint. It is never hurried (an
+/// immediate stop writes no such checkpoint); `wal_sender_timeout` lets go of a standby that does not listen.
+pub(super) async fn fast_shutdown(context: &Context<'_>) -> Result<()> {
+    let Some(process) = running(context)? else {
+        return Ok(());
+    };
+    process
+        .signal(Signal::SIGINT)
+        .context("cannot tell the server to stop")?;
+    timeout(FAST_STOP, process.ended()).await.map_err(|_| {
+        hinted(
+            format!(
+                "the server (process {}) is still writing its last checkpoint after {} s",
+                process.id().pid,
+                FAST_STOP.as_secs()
+            ),
+            "it goes on; a slow disk takes a while",
+        )
+    })?;
+    gone(context)
 }
 
 fn gone(context: &Context<'_>) -> Result<()> {

@@ -89,6 +89,13 @@ pub struct Lineage {
     pub position: Option<Lsn>,
 }
 
+impl Lineage {
+    /// The epochs that the copy holds something of: those up to its timeline. Others are only known of.
+    pub fn held(&self) -> impl Iterator<Item = &Epoch> {
+        self.epochs.iter().filter(|epoch| epoch.timeline <= self.timeline)
+    }
+}
+
 /// Where a copy comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -123,6 +130,18 @@ pub struct Sidecar {
     pub epochs: Vec<Epoch>,
     /// An epoch that was named and whose row may not be written yet.
     pub intended: Option<Epoch>,
+    /// The restore that this copy came from, if it came from one.
+    #[serde(default)]
+    pub restored: Option<Restored>,
+}
+
+/// A restore from a backup that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// Names the `recovery` section that asked for it.
+    pub fingerprint: String,
+    /// When, RFC 3339; for people.
+    pub time: String,
 }
 
 impl Sidecar {

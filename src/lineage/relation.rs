@@ -86,11 +86,7 @@ pub fn relation(ours: &Lineage, theirs: &Lineage) -> Relation {
 
 /// The epochs up to the copy's timeline, which must have a name. Epochs beyond it are known of, not held.
 fn named_path(lineage: &Lineage) -> Result<Vec<&Epoch>, u32> {
-    let path: Vec<&Epoch> = lineage
-        .epochs
-        .iter()
-        .filter(|epoch| epoch.timeline <= lineage.timeline)
-        .collect();
+    let path: Vec<&Epoch> = lineage.held().collect();
     match path.last() {
         Some(last) if last.timeline == lineage.timeline => Ok(path),
         _ => Err(lineage.timeline),

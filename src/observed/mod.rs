@@ -6,6 +6,7 @@
 
 mod data;
 mod peer;
+mod promise;
 mod server;
 
 use std::time::Duration;
@@ -20,8 +21,10 @@ pub use self::peer::{
     FAILED_ATTEMPTS, Failed, Failing, Flag, KNOWN_FOR, Link, Peer, PeerFacts, PeerMemory, SeesUs, Silence,
     Unanswered,
 };
+pub use self::promise::{Consents, HandedOver};
 pub use self::server::{
-    Answer, Postmaster, ReplicationFacts, RunningServer, Server, ServerFacts, ServerPhase, Slot,
+    Answer, PendingSetting, Postmaster, ReplicationFacts, RestartAsked, RestartRequest, RunningServer,
+    Server, ServerFacts, ServerPhase, Slot,
 };
 use crate::lineage::{Epoch, Lineage, Lsn, Origin, Relation, relation};
 
@@ -128,10 +131,16 @@ pub struct Observed {
     pub peer: Peer,
     /// What `home` remembers of it.
     pub peer_memory: Seen<Option<PeerMemory>>,
+    /// The note in `home` that this copy was handed over; it counts only as [`Observed::handed_over`] says.
+    pub handover_intention: Seen<Option<HandedOver>>,
+    /// What persons consented to.
+    pub consents: Seen<Consents>,
     /// What we announce, and since when: shown to the other laptop before it is done.
     pub flag: Option<(Flag, Moment)>,
     /// A person allowed a new, empty database here although the other laptop does not answer (`paceline init`).
     pub new_database_allowed: bool,
+    /// A restart of the server that a person asked for.
+    pub restart: Seen<Option<RestartAsked>>,
     /// The trigger file of the older container set exists.
     pub triggered: bool,
     /// The gated application.
@@ -195,6 +204,40 @@ pub struct Configuration {
     pub time_zone: Option<String>,
     /// The system's own socket directory, if the server's user may use it (`/var/run/postgresql`).
     pub system_socket_directory: Option<Utf8PathBuf>,
+    /// The configuration that PostgreSQL's own parser refused last; it was not written.
+    pub refused: Option<Refused>,
+    /// What was taken out of `postgresql.auto.conf` lately.
+    pub purged: Option<Purged>,
+}
+
+/// A configuration that PostgreSQL's own parser refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Which one, by its digest.
+    pub configuration: String,
+    /// By which version; another one may judge otherwise.
+    pub version: String,
+    /// In its words.
+    pub errors: Vec<String>,
+}
+
+impl Refused {
+    /// The file beside the configuration.
+    pub const FILE: &'static str = "refused.json";
+}
+
+/// What was taken out of `postgresql.auto.conf`, where it would have won over the state file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purged {
+    /// The settings.
+    pub names: Vec<String>,
+    /// When, RFC 3339; for people.
+    pub time: String,
+}
+
+impl Purged {
+    /// The file beside the configuration.
+    pub const FILE: &'static str = "purged.json";
 }
 
 /// The application's database, role and password.
@@ -407,6 +450,26 @@ impl Observed {
 
     fn remembered_lineage(&self) -> Option<&Lineage> {
         self.peer_memory.known()?.as_ref()?.lineage.as_ref()
+    }
+
+    /// Whether this copy was handed over and not taken since: the intention names it, its last checkpoint is the one that
+    /// was promised, and `standby.signal` exists. It ends when the copy follows a newer epoch, promotes, is started as a
+    /// primary's (and writes another checkpoint) or is replaced.
+    pub fn handed_over(&self) -> Option<&HandedOver> {
+        let intention = self.handover_intention.known()?.as_ref()?;
+        let cluster = self
+            .cluster()
+            .filter(|cluster| cluster.state() == Data::Replica)?;
+        let sidecar = cluster.trusted_sidecar()?;
+        let last = sidecar.epochs.last()?;
+        // A promise that was made before the copy was written to again promises less than is there by now.
+        let checkpoint = cluster.control.known()?.checkpoint;
+        let writes = self.server_facts().is_some_and(|facts| !facts.in_recovery);
+        (!writes
+            && checkpoint == intention.shutdown_checkpoint_lsn
+            && sidecar.system_identifier == intention.system_identifier
+            && last.uuid == intention.epoch)
+            .then_some(intention)
     }
 
     /// How many bytes we are behind the other laptop, measured against its own position: ours alone cannot tell

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataState, Fact, Moment, Server};
+use super::{DataState, Fact, HandedOver, Moment, Server};
 use crate::desired::{PeerAddress, Role};
 use crate::lineage::{Lineage, Lsn};
 
@@ -105,8 +105,13 @@ pub struct PeerFacts {
     pub lineage: Option<Lineage>,
     /// What it is about to do.
     pub flag: Option<Flag>,
+    /// The copy that it gave away, if it did and nobody took over since.
+    pub handed_over: Option<HandedOver>,
     /// Whether its gate is open.
     pub gate_open: bool,
+    /// The timeline of its last checkpoint: until it is the one that is written, nobody can rewind to it. `None`: it did
+    /// not say.
+    pub checkpoint_timeline: Option<u32>,
     /// Where the WAL begins that its server still has; `None`: it did not say.
     pub oldest_wal: Option<Lsn>,
     /// The slots on its server that may be streamed from; `None`: it did not say.
@@ -161,6 +166,12 @@ pub struct PeerMemory {
     pub lineage: Option<Lineage>,
     /// What it was about to do.
     pub flag: Option<Flag>,
+    /// The copy that it gave away.
+    #[serde(default)]
+    pub handed_over: Option<HandedOver>,
+    /// How far its copy went when that was last known; for people.
+    #[serde(default)]
+    pub position: Option<Lsn>,
     /// When it answered, RFC 3339; for people.
     pub seen: String,
 }
@@ -291,7 +302,9 @@ mod tests {
             server: Fact::Known(Server::Writable),
             lineage: None,
             flag: None,
+            handed_over: None,
             gate_open: false,
+            checkpoint_timeline: None,
             oldest_wal: None,
             slots: None,
             sees: None,

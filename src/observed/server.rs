@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::lineage::{Epoch, Lsn};
 
@@ -23,6 +24,8 @@ pub enum Postmaster {
 pub struct RunningServer {
     /// Its process id.
     pub pid: i32,
+    /// When it started, in clock ticks since boot: together with the number that names one process.
+    pub started: u64,
     /// Its TCP port.
     pub port: u16,
     /// Line 8 of `postmaster.pid`.
@@ -74,6 +77,8 @@ pub struct ServerFacts {
     pub position_proven: bool,
     /// The timeline of the last checkpoint: behind `timeline` until the first one after a promotion.
     pub checkpoint_timeline: u32,
+    /// How many bytes of WAL were written since the last checkpoint began: what a stop has to write out first.
+    pub since_checkpoint: u64,
     /// Still in recovery, but told to end it, which cannot be taken back.
     pub promoting: bool,
     /// Replay is paused, by a person or because of [`super::Parameters`].
@@ -92,11 +97,70 @@ pub struct ServerFacts {
     /// Settings whose value in force comes from `postgresql.auto.conf`.
     pub auto_conf_in_force: Vec<String>,
     /// Settings that wait for a restart.
-    pub pending_restart: Vec<String>,
+    pub pending_restart: Vec<PendingSetting>,
     /// Mistakes in its configuration files, in its words.
     pub configuration_errors: Vec<String>,
     /// The rows of `paceline.epoch`, oldest first; empty also when there is no such table.
     pub epochs: Vec<Epoch>,
+}
+
+/// A setting that takes effect at the next start of the server only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingSetting {
+    /// Its name.
+    pub name: String,
+    /// The value that the server runs with; `None`: it is not shown, since an extension's setting may hold a secret.
+    pub in_force: Option<String>,
+    /// The value that it will start with; likewise.
+    pub wanted: Option<String>,
+}
+
+impl fmt::Display for PendingSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.in_force, &self.wanted) {
+            (Some(in_force), Some(wanted)) => {
+                let shown = |value: &str| {
+                    if value.is_empty() {
+                        "''".to_owned()
+                    } else {
+                        value.to_owned()
+                    }
+                };
+                write!(f, "{} ({} -> {})", self.name, shown(in_force), shown(wanted))
+            }
+            (Some(_), None) | (None, _) => f.write_str(&self.name),
+        }
+    }
+}
+
+/// What `paceline restart` leaves in `home`: which server is to be replaced by a new one. Any other server that runs
+/// means that this was done, so that nothing is ever restarted twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartRequest {
+    /// Its name.
+    pub id: Uuid,
+    /// The server's process.
+    pub pid: i32,
+    /// When that started, in clock ticks since boot.
+    pub started: u64,
+    /// Of which boot; numbers and times come again after another.
+    pub boot: String,
+}
+
+impl RestartRequest {
+    /// The file in `home`.
+    pub const FILE: &'static str = "restart-request";
+}
+
+/// A request to restart the server, as it stands now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestartAsked {
+    /// Its name.
+    pub id: Uuid,
+    /// Whether it is about the server that runs now.
+    pub about_running: bool,
+    /// Who has the port that the new server would listen on, if it is another one and somebody has it.
+    pub port_taken: Option<String>,
 }
 
 /// What the other laptop needs of a server that is written to.

@@ -176,6 +176,7 @@ fn seen_as(before: &PeerMemory, next: &PeerMemory) -> PeerMemory {
 fn differs(before: &PeerMemory, next: &PeerMemory) -> bool {
     let lasting = |memory: &PeerMemory| {
         let mut lasting = seen_as(before, memory);
+        lasting.position = None;
         if let Some(lineage) = &mut lasting.lineage {
             lineage.position = None;
         }
@@ -209,6 +210,16 @@ fn remember(
             facts.flag
         } else {
             before.and_then(|before| before.flag)
+        },
+        position: facts
+            .lineage
+            .as_ref()
+            .and_then(|lineage| lineage.position)
+            .or_else(|| before?.position),
+        handed_over: if daemon {
+            facts.handed_over.clone()
+        } else {
+            before.and_then(|before| before.handed_over.clone())
         },
         seen,
     }

@@ -26,6 +26,7 @@ use self::auth::Secret;
 use self::memory::Keeper;
 pub use self::trouble::Trouble;
 use crate::desired::{Desired, PeerAddress, SslMode};
+use crate::history;
 use crate::observed::{
     Fact, Failed, Failing, KNOWN_FOR, Link, Moment, Peer, PeerFacts, PeerMemory, Silence, Unanswered,
 };
@@ -34,7 +35,7 @@ use crate::sys::clock;
 /// So many seconds a daemon may wait for news before it answers. An answer counts for two.
 const WAIT: u64 = 1;
 /// Rounds begin this far apart at least, however fast the news come.
-const BREATH: Duration = Duration::from_millis(50);
+const BREATH: Duration = Duration::from_millis(10);
 /// How long after a failed round the next one begins, while silence is not settled.
 const SOON: Duration = Duration::from_millis(300);
 /// The same when it is settled, and while only the server answers.
@@ -56,6 +57,17 @@ impl View {
     /// with [`Handle::ask_now`] that is "publish, then look".
     pub fn asked_since(&self, moment: Moment) -> bool {
         self.link.is_none() || self.asked_at.is_some_and(|asked_at| asked_at >= moment)
+    }
+
+    /// The other laptop, if nothing that was heard of it counts any more: the laptop slept since.
+    pub fn not_asked(now: Moment) -> Peer {
+        Peer::Unknown(Silence {
+            how: Unanswered::NotYet,
+            why: "this laptop slept, and the other one was not asked since".to_owned(),
+            since: now,
+            position: None,
+            settled: false,
+        })
     }
 
     /// The other laptop, as far as it can be relied on at this moment.
@@ -269,6 +281,14 @@ impl Follower {
             WAIT
         };
         self.hurry = false;
+        if self.declared.peer.is_none() {
+            // `paceline forget-peer` may have ended it.
+            self.memory.read(&self.declared.home);
+            if Whom::of(&self.declared, &self.memory).as_ref() != Some(&whom) {
+                self.aim();
+                return;
+            }
+        }
         let ended = {
             let declared = Arc::clone(&self.declared);
             let asking = self.asker.ask(&declared, &whom.address, self.revision, wait);
@@ -398,6 +418,19 @@ impl Follower {
         if self.said.replace(now) == Some(now) {
             return;
         }
+        let (state, reason) = match outcome {
+            Outcome::Daemon(..) => ("answers", None),
+            Outcome::Server(_, why) => ("answers with its PostgreSQL only", Some(why.to_string())),
+            Outcome::Failed(trouble) => match trouble.how {
+                Failing::Unanswered(_) => ("does not answer", Some(trouble.to_string())),
+                Failing::Unauthenticated => ("is not believed", Some(trouble.to_string())),
+            },
+        };
+        history::record(
+            &self.declared.home,
+            "peer",
+            &serde_json::json!({ "state": state, "reason": reason }),
+        );
         match outcome {
             Outcome::Daemon(facts, _) => {
                 tracing::info!(node = facts.node.as_deref(), "the other laptop answers");

@@ -8,9 +8,11 @@ use uuid::Uuid;
 
 use super::blocked::Blocked;
 use super::end::{End, Waiting};
-use crate::desired::PeerAddress;
+use crate::desired::{PeerAddress, Role};
 use crate::lineage::{Epoch, Lsn};
-use crate::observed::{DataState, Flag, Installation, Moment};
+use crate::observed::{DataState, Flag, HandedOver, Installation, Moment};
+
+use super::consent::{Grant, Offer};
 
 /// Ordered actions, and what the plan comes to when they are done. Only the first action is ever carried out; then
 /// the world is looked at again. The rest is a forecast for people.
@@ -23,6 +25,10 @@ pub struct Plan {
     pub end: End,
     /// What to announce to the other laptop, before and while the steps are taken.
     pub flag: Option<Flag>,
+    /// What a person may consent to, so that it goes on all the same.
+    pub offer: Option<Box<Offer>>,
+    /// What would be good to write, though nothing has to be.
+    pub advice: Option<Advice>,
 }
 
 /// One action and why it is taken.
@@ -41,6 +47,8 @@ impl Plan {
             steps,
             end,
             flag: None,
+            offer: None,
+            advice: None,
         }
     }
 
@@ -48,6 +56,14 @@ impl Plan {
     pub fn announcing(self, flag: Flag) -> Self {
         Self {
             flag: Some(flag),
+            ..self
+        }
+    }
+
+    /// The same; a person may consent to this.
+    pub(super) fn offering(self, offer: Option<Offer>) -> Self {
+        Self {
+            offer: offer.map(Box::new),
             ..self
         }
     }
@@ -73,6 +89,36 @@ impl Plan {
     }
 }
 
+/// What would be good to write, although everything is as declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// After a failover both laptops are healthy again: which edit makes the new order permanent.
+    MakePermanent {
+        /// The other laptop's declared role.
+        peer: Role,
+    },
+    /// The restore that was asked for is done.
+    Restored {
+        /// When, RFC 3339.
+        time: String,
+    },
+}
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MakePermanent { peer: Role::Standby } => f.write_str(
+                "the other laptop follows again: write `primary` here to make this order permanent",
+            ),
+            Self::MakePermanent { .. } => f.write_str(
+                "the other laptop follows again. To make this order permanent write `primary` here and `standby` there; to \
+                 let the other one take over again write `standby` here",
+            ),
+            Self::Restored { time } => write!(f, "restored at {time}; you may write `primary` now"),
+        }
+    }
+}
+
 /// Something that Paceline can do. Each is idempotent, checks its own preconditions again and verifies its result;
 /// none decides anything (see `exec`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +141,19 @@ pub enum Action {
     /// Copy the other laptop's database, in place of what is here, which is set aside. A server that runs on that goes on
     /// while the copy is made and is stopped when it is complete.
     Clone(Box<CloneSource>),
+    /// Bring this copy, a primary's that is down, onto the other laptop's history with pg_rewind; what was only here is
+    /// kept. A failure leaves it tainted, and then it is copied anew.
+    Rewind(Box<RewindSource>),
+    /// Note in `home` that this copy, whose server was shut down, is handed over. Without `standby.signal` it does not
+    /// count yet.
+    PromiseHandover(HandedOver),
+    /// Make this copy, whose server is down, a standby's: from then on it becomes writable only by a promotion.
+    PlaceStandbySignal {
+        /// Of which database.
+        system_identifier: String,
+    },
+    /// Note in `home` that a person's consent was taken, before anything is done with it.
+    RecordConsent(Grant),
     /// Note the names of these epochs beside the data directory, before their timeline is followed.
     RecordEpochs(Vec<Epoch>),
     /// Tell a waiting WAL receiver to try again at once.
@@ -120,6 +179,10 @@ pub enum Action {
     StopApp,
     /// Stop the server: fast; after a long while immediately, never by SIGKILL.
     StopServer,
+    /// Stop the server for a handover: fast, so that the standby gets everything, and never otherwise.
+    FastShutdown,
+    /// Remove the request of this name to restart the server, which was done.
+    ForgetRestart(Uuid),
 }
 
 /// How a server is started.
@@ -147,6 +210,19 @@ pub struct CloneSource {
     pub replaces: DataState,
 }
 
+/// What a former primary's copy is brought onto.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RewindSource {
+    /// The other laptop.
+    pub peer: PeerAddress,
+    /// Programs of the data's major version.
+    pub programs: Installation,
+    /// Which database both are.
+    pub system_identifier: String,
+    /// The epoch that the other laptop must be writing.
+    pub epoch: Uuid,
+}
+
 /// The epoch that a promotion would begin. Without a promotion it never exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intention {
@@ -158,13 +234,15 @@ pub struct Intention {
     pub timeline: u32,
     /// How far the copy goes now; where the epoch begins is known only afterwards.
     pub position: Lsn,
+    /// Epochs of the other laptop that a person gave up for it.
+    pub supersedes: Vec<Uuid>,
 }
 
 /// What a promotion may lose: how far this copy goes, and how far the other laptop was last known to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// How far this copy goes.
-    pub position: Lsn,
+    /// How far this copy goes; `None`: that is not proven before its server runs.
+    pub position: Option<Lsn>,
     /// When the last transaction in this copy was committed.
     pub replayed_until: Option<String>,
     /// The other laptop's last known position.
@@ -198,6 +276,8 @@ pub struct ConfigurationFiles {
     /// Whether the passfile of the server, which has the password of the replication, is to be written as well. It is
     /// no part of the digest: the server reads it whenever it connects.
     pub passfile: bool,
+    /// The programs whose parser is to judge it first; `None`: they were not found.
+    pub programs: Option<Installation>,
     /// A digest of the three texts, which the server shows as `paceline.configuration` once it has loaded them.
     pub digest: String,
 }
@@ -213,6 +293,10 @@ impl Action {
             Self::StartServer(_) => "start_server",
             Self::ReloadServer { .. } => "reload_server",
             Self::Clone(_) => "clone",
+            Self::Rewind(_) => "rewind",
+            Self::PromiseHandover(_) => "promise_handover",
+            Self::PlaceStandbySignal { .. } => "place_standby_signal",
+            Self::RecordConsent(_) => "record_consent",
             Self::RecordEpochs(_) => "record_epochs",
             Self::WakeReceiver => "wake_receiver",
             Self::RemoveRecoverySignal => "remove_recovery_signal",
@@ -225,6 +309,8 @@ impl Action {
             Self::EnsureDatabase => "ensure_database",
             Self::StopApp => "stop_app",
             Self::StopServer => "stop_server",
+            Self::FastShutdown => "fast_shutdown",
+            Self::ForgetRestart(_) => "forget_restart",
         }
     }
 
@@ -236,6 +322,9 @@ impl Action {
             | Self::ResumeReplay
             | Self::RemoveRecoverySignal
             | Self::NameEpoch
+            | Self::PromiseHandover(_)
+            | Self::RecordConsent(_)
+            | Self::ForgetRestart(_)
             | Self::WakeReceiver => true,
             Self::CreateCluster(_)
             | Self::AdoptCluster
@@ -244,12 +333,15 @@ impl Action {
             | Self::StartServer(_)
             | Self::ReloadServer { .. }
             | Self::Clone(_)
+            | Self::Rewind(_)
+            | Self::PlaceStandbySignal { .. }
             | Self::RecordEpochs(_)
             | Self::EnsureReplication(_)
             | Self::Checkpoint
             | Self::EnsureDatabase
             | Self::StopApp
-            | Self::StopServer => false,
+            | Self::StopServer
+            | Self::FastShutdown => false,
         }
     }
 
@@ -264,6 +356,10 @@ impl Action {
             | Self::StartServer(_)
             | Self::ReloadServer { .. }
             | Self::Clone(_)
+            | Self::Rewind(_)
+            | Self::PromiseHandover(_)
+            | Self::PlaceStandbySignal { .. }
+            | Self::RecordConsent(_)
             | Self::RecordEpochs(_)
             | Self::WakeReceiver
             | Self::RemoveRecoverySignal
@@ -274,7 +370,9 @@ impl Action {
             | Self::Checkpoint
             | Self::EnsureDatabase
             | Self::StopApp
-            | Self::StopServer => None,
+            | Self::StopServer
+            | Self::FastShutdown
+            | Self::ForgetRestart(_) => None,
         }
     }
 
@@ -290,11 +388,16 @@ impl Action {
             | Self::Clone(_)
             | Self::StartServer(_)
             | Self::StopServer
+            | Self::FastShutdown
             | Self::StopApp
+            | Self::Rewind(_)
+            | Self::PromiseHandover(_)
+            | Self::PlaceStandbySignal { .. }
             | Self::RemoveRecoverySignal
             | Self::ResumeReplay
             | Self::Promote(_) => true,
             Self::AdoptCluster
+            | Self::RecordConsent(_)
             | Self::RecordEpochs(_)
             | Self::IntendEpoch(_)
             | Self::WakeReceiver
@@ -304,6 +407,7 @@ impl Action {
             | Self::PurgeAutoConf(_)
             | Self::ReloadServer { .. }
             | Self::NameEpoch
+            | Self::ForgetRestart(_)
             | Self::EnsureDatabase => false,
         }
     }
@@ -329,6 +433,14 @@ impl fmt::Display for Action {
                 "copy the database of {} with PostgreSQL {}",
                 source.peer.host, source.programs.version
             ),
+            Self::Rewind(source) => write!(
+                f,
+                "bring this copy onto the history of {} (what is only here is kept)",
+                source.peer.host
+            ),
+            Self::PromiseHandover(_) => f.write_str("note that this copy is handed over"),
+            Self::PlaceStandbySignal { .. } => f.write_str("make this copy a standby's"),
+            Self::RecordConsent(_) => f.write_str("note that the consent was taken"),
             Self::RecordEpochs(_) => f.write_str("note the name of the epoch that is followed"),
             Self::WakeReceiver => f.write_str("let the standby connect again at once"),
             Self::RemoveRecoverySignal => f.write_str("move recovery.signal aside"),
@@ -346,6 +458,10 @@ impl fmt::Display for Action {
             }
             Self::StopApp => f.write_str("stop the application"),
             Self::StopServer => f.write_str("stop the server"),
+            Self::FastShutdown => {
+                f.write_str("shut the server down, so that the other laptop has everything")
+            }
+            Self::ForgetRestart(_) => f.write_str("note that the restart is done"),
         }
     }
 }
@@ -401,8 +517,22 @@ pub enum Reason {
     ReadyToTakeOver,
     /// The other laptop took over: this server must not be written to.
     Superseded,
+    /// This laptop is declared standby and the other one can take over.
+    HandingOver,
+    /// The other laptop took over, and this copy can follow it as it is.
+    AncestorOfPeer,
+    /// The other laptop gave its copy away, and this one holds all of it.
+    HandoverReceived,
+    /// Nobody took the copy that was given away.
+    TakenBack,
+    /// A person consented to it.
+    Consented,
     /// A changed setting needs it, and on a standby nobody minds.
     RestartNeeded,
+    /// A person asked for it.
+    RestartRequested,
+    /// The server that was to be restarted is gone.
+    Restarted,
     /// The daemon was asked to end.
     Ending,
 }
@@ -434,7 +564,14 @@ impl fmt::Display for Reason {
             Self::NoCheckpointYet => "there was none since the promotion",
             Self::ReadyToTakeOver => "a failover shall not have to wait for it",
             Self::Superseded => "the other laptop took over, so this one must not be written to",
+            Self::HandingOver => "this laptop is declared standby, and the other one is ready to take over",
+            Self::AncestorOfPeer => "the other laptop took over, and this copy can follow it as it is",
+            Self::HandoverReceived => "the other laptop handed over, and this copy holds everything",
+            Self::TakenBack => "nobody took over what this laptop handed over",
+            Self::Consented => "a person consented to it",
             Self::RestartNeeded => "changed settings need a restart, and a standby may be restarted at once",
+            Self::RestartRequested => "a restart was asked for (paceline restart)",
+            Self::Restarted => "the server that was to be restarted is gone, and another one runs",
             Self::Ending => "the daemon was asked to end",
         })
     }

@@ -7,6 +7,7 @@ use std::fmt;
 use camino::Utf8PathBuf;
 
 use super::pair_end::PeerBlock;
+use super::rule::Fault;
 use crate::observed::{Contradiction, Installation};
 
 /// Why nothing (more) is done until a person acts.
@@ -136,6 +137,13 @@ pub enum Blocked {
         role: String,
         /// The server's words.
         why: String,
+    },
+    /// The planner made a mistake, and the plan checker saw it.
+    PlanRefused {
+        /// Which.
+        fault: Fault,
+        /// What was planned: the short names of its actions.
+        plan: Vec<&'static str>,
     },
     /// Because of the other laptop.
     Peer(PeerBlock),
@@ -271,6 +279,11 @@ impl fmt::Display for Blocked {
                 )
             }
             Self::AppLogin { role, why } => write!(f, "the role {role:?} cannot log in: {why}"),
+            Self::PlanRefused { fault, plan } => write!(
+                f,
+                "the plan ({}) breaks a rule that no plan may break, so nothing of it is done: {fault}",
+                plan.join(", ")
+            ),
             Self::Peer(block) => block.fmt(f),
             Self::NotSupported { what } => write!(f, "{what} is not supported yet"),
         }
@@ -310,7 +323,10 @@ impl Blocked {
                         .to_owned()
                 }
             },
-            Self::Tainted { path } => format!("do not start it; the copy from before lies beside {path}"),
+            Self::Tainted { path } => format!(
+                "do not start it. Bring the other laptop back: with `standby` here this one copies it anew. If there is none, the copy \
+                 from before lies beside {path}: move this one away and that one here"
+            ),
             Self::UnfinishedRecovery { path } => format!(
                 "finish it with PostgreSQL's own means (Paceline cannot do that yet); if the file was created by mistake: rm {path}"
             ),
@@ -321,7 +337,7 @@ impl Blocked {
                 "write `role: primary`, or name the other laptop under `peer`".to_owned()
             }
             Self::NothingToFailOverTo => {
-                "write `role: primary` to make a new database, or bring the data back".to_owned()
+                "write `standby` to copy the other laptop's database, `primary` to make a new one, or bring the data back".to_owned()
             }
             Self::ForeignServer { pid, command_line } => {
                 if command_line.contains("/etc/postgresql/") {
@@ -366,6 +382,11 @@ impl Blocked {
             }
             Self::AppLogin { .. } => {
                 "mend what the server says; `postgres: hba:` lines stand before Paceline's own".to_owned()
+            }
+            Self::PlanRefused { .. } => {
+                "this is a mistake in Paceline; nothing was done. Please report it with the output of `paceline status --json` of both \
+                 laptops. As soon as the state file or the situation changes it is decided anew"
+                    .to_owned()
             }
             Self::Peer(block) => block.hint(),
             Self::NotSupported { .. } => "change the state file back; nothing was touched".to_owned(),

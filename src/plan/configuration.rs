@@ -48,6 +48,7 @@ pub fn render(desired: &Desired, about: &About<'_>, found: &Configuration) -> Co
         pg_hba,
         pg_ident,
         passfile: false,
+        programs: None,
         digest,
     }
 }
@@ -58,6 +59,52 @@ pub fn on_disk(files: &ConfigurationFiles, found: &Configuration) -> bool {
         && found.postgresql_conf.as_ref() == Some(&files.postgresql_conf)
         && found.pg_hba.as_ref() == Some(&files.pg_hba)
         && found.pg_ident.as_ref() == Some(&files.pg_ident)
+}
+
+/// Whether this configuration is the one that PostgreSQL's parser refused. Other programs may judge otherwise.
+pub fn refused(files: &ConfigurationFiles, found: &Configuration) -> bool {
+    found.refused.as_ref().is_some_and(|refused| {
+        let version = files.programs.as_ref().map(|programs| &programs.version);
+        refused.configuration == files.digest && version.is_none_or(|version| *version == refused.version)
+    })
+}
+
+/// The name of the configuration that lies on disk, if one does.
+pub fn name_on_disk(found: &Configuration) -> Option<String> {
+    let complete = found.pg_hba.is_some() && found.pg_ident.is_some();
+    let line = found
+        .postgresql_conf
+        .as_ref()
+        .filter(|_| complete)?
+        .lines()
+        .last()?;
+    let name = line
+        .strip_prefix("paceline.configuration = '")?
+        .strip_suffix('\'')?;
+    Some(name.to_owned())
+}
+
+/// Whether what lies on disk follows the same server through the same slot. Without the slot of its epoch a standby
+/// could stream from another history (see [`slot_name`]).
+pub fn follows_alike(files: &ConfigurationFiles, found: &Configuration) -> bool {
+    fn lines(text: &str) -> Vec<&str> {
+        text.lines().filter(|line| line.starts_with("primary_")).collect()
+    }
+    let on_disk = found.postgresql_conf.as_deref().unwrap_or_default();
+    lines(&files.postgresql_conf) == lines(on_disk)
+}
+
+/// What was taken out of `postgresql.auto.conf`, for a person: why it does not last, and what to do instead.
+pub fn purged_words(names: &[String]) -> String {
+    let instead = |name: &String| match crate::desired::managed::instead_of(name) {
+        Some(instead) => format!("{name} ({instead})"),
+        None => format!("{name} (the state file's `postgres: settings:` decides)"),
+    };
+    let names: Vec<String> = names.iter().map(instead).collect();
+    format!(
+        "removed from postgresql.auto.conf, since ALTER SYSTEM does not last for these here: {}",
+        names.join("; ")
+    )
 }
 
 /// Which of the names in `postgresql.auto.conf` must not stay there: the managed ones, and those that the state

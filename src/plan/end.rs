@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::blocked::Blocked;
 use super::pair_end::PeerWait;
+use crate::observed::PendingSetting;
 
 /// Where a plan stops.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +35,9 @@ pub enum Waiting {
     /// The application's database could not be looked at.
     DatabaseUnseen(String),
     /// Changed settings take effect at the next restart of the server.
-    Restart(Vec<String>),
+    Restart(Vec<PendingSetting>),
+    /// A restart was asked for; the server that runs goes on, since it would not be started again now: why.
+    RestartHeld(String),
     /// Declared standby, but nobody can take over.
     NoSuccessor,
     /// `paused: true`; what would be done.
@@ -61,12 +64,17 @@ impl fmt::Display for Waiting {
             }
             Self::DatabaseUnseen(why) => write!(f, "cannot look at the application's database: {why}"),
             Self::Restart(settings) => {
+                let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
                 write!(
                     f,
                     "these settings take effect when the server is next restarted: {}",
                     settings.join(", ")
                 )
             }
+            Self::RestartHeld(why) => write!(
+                f,
+                "a restart was asked for, but the server would not be started again now: {why}"
+            ),
             Self::NoSuccessor => {
                 f.write_str("no successor yet: this laptop keeps serving until another can take over")
             }
@@ -85,17 +93,21 @@ impl Waiting {
         match self {
             Self::ServerStarting | Self::ServerStopping | Self::DatabaseUnseen(_) => None,
             Self::NoSuccessor => Some(
-                "handing over to a standby is not supported yet; write `primary` here to keep it so".to_owned(),
+                "write `primary` on the other laptop, and it takes over as soon as it follows this one; to keep it as it is, \
+                 write `primary` here"
+                    .to_owned(),
             ),
             Self::Leftovers(pids) => Some(format!(
                 "they end by themselves within seconds; if they do not, look at them with: ps -fp {}",
                 numbers(pids)
             )),
             Self::ServerSilent(_) => Some("look at the end of the server's log in the home's log directory".to_owned()),
-            Self::Restart(_) => Some(
-                "at a quiet moment stop the daemon with SIGTERM (application and server stop with it) and start it again"
-                    .to_owned(),
-            ),
+            Self::Restart(_) => {
+                Some("at a quiet moment: paceline restart (the application is stopped for some seconds)".to_owned())
+            }
+            Self::RestartHeld(_) => {
+                Some("the server goes on as it is; mend that, then ask again: paceline restart".to_owned())
+            }
             Self::CannotStop(_) => {
                 Some("mend that, or ask a second time (SIGTERM): the daemon then ends and leaves everything as it is".to_owned())
             }

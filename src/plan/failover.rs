@@ -1,18 +1,22 @@
 //! `role: failover`: the operator says that the other laptop is gone. Pure.
 
-use super::action::{Plan, Reason};
+use super::action::{Advice, Plan, Reason};
 use super::blocked::Blocked;
+use super::consent::Danger;
 use super::end::{End, Waiting};
 use super::local::Situation;
 use super::pair::{block, blocked, wait, waiting};
 use super::pair_end::{PeerBlock, PeerWait};
 use crate::desired::Role;
 use crate::lineage::{Held, Relation};
-use crate::observed::{Data, DataState, Flag, Peer, PeerFacts, Server};
+use crate::observed::{Data, DataState, Fact, Flag, Peer, PeerFacts, Server};
 
 pub(super) fn plan(situation: &Situation<'_>) -> Plan {
     match situation.server {
-        Server::Writable => situation.serve(End::Converged),
+        Server::Writable => Plan {
+            advice: permanent(situation),
+            ..situation.serve(End::Converged)
+        },
         Server::ReadOnly { .. } if matches!(situation.data, Data::Recovering | Data::Tainted) => {
             situation.unusable()
         }
@@ -26,6 +30,16 @@ pub(super) fn plan(situation: &Situation<'_>) -> Plan {
             Data::Tainted => tainted(situation),
             Data::Recovering | Data::NotOurs(_) | Data::Unclear(_) => situation.unusable(),
         },
+    }
+}
+
+/// The failover is over when the other laptop follows again; the word `failover` would go on to mean that it is gone.
+fn permanent(situation: &Situation<'_>) -> Option<Advice> {
+    match situation.peer {
+        Peer::Known(facts) if facts.server == Fact::Known(Server::ReadOnly { streaming: true }) => {
+            facts.role.map(|peer| Advice::MakePermanent { peer })
+        }
+        Peer::None | Peer::Unknown(_) | Peer::Unauthenticated { .. } | Peer::Known(_) => None,
     }
 }
 
@@ -49,7 +63,7 @@ fn primary(situation: &Situation<'_>, crashed: bool) -> Plan {
             if let Some(unreadable) = situation.memory_unreadable() {
                 unreadable
             } else if situation.may_have_taken_over() {
-                blocked(PeerBlock::MayHaveTakenOver)
+                keep(situation, blocked(PeerBlock::MayHaveTakenOver))
             } else {
                 start()
             }
@@ -63,10 +77,11 @@ fn replica(situation: &Situation<'_>) -> Plan {
         situation.relation,
         Some(Relation::Older(Held::Something | Held::Unproven))
     ) && situation.server != Server::Down
+        && !matches!(situation.peer, Peer::Unknown(silence) if !silence.settled)
     {
-        return situation.read_only_with(block(PeerBlock::Forked {
-            data_directory: situation.desired.postgres.data_directory.clone(),
-        }));
+        let served = matches!(situation.peer, Peer::Known(facts) if facts.writable());
+        let forked = situation.read_only_with(block(PeerBlock::Forked { served }));
+        return keep(situation, forked);
     }
     match situation.peer {
         Peer::None => situation.promote(Reason::FailoverDeclared),
@@ -78,8 +93,16 @@ fn replica(situation: &Situation<'_>) -> Plan {
             Some(unreadable) => situation.read_only_with(unreadable.end),
             None => situation.promote(Reason::FailoverDeclared),
         },
-        Peer::Unauthenticated { why } => situation.read_only_with(block(situation.unauthenticated(why))),
-        Peer::Known(facts) if facts.writable() => situation.read_only_with(block(PeerBlock::PeerAlive)),
+        Peer::Unauthenticated { why } => {
+            let end = block(situation.unauthenticated(why));
+            match situation.memory_unreadable() {
+                Some(unreadable) => situation.read_only_with(unreadable.end),
+                None => keep(situation, situation.read_only_with(end)),
+            }
+        }
+        Peer::Known(facts) if facts.writable() => {
+            keep(situation, situation.read_only_with(block(PeerBlock::PeerAlive)))
+        }
         Peer::Known(facts) => beside_a_silent_server(situation, facts),
     }
 }
@@ -90,6 +113,14 @@ fn beside_a_silent_server(situation: &Situation<'_>, facts: &PeerFacts) -> Plan 
         // One that we superseded is never started.
         (Some(Role::Failover), DataState::Primary) if !situation.is_newer() => {
             return situation.read_only_with(wait(PeerWait::HoldsPrimary));
+        }
+        (Some(Role::Failover), DataState::Replica) if situation.holds_all_of(facts) => {
+            return situation.promote(Reason::HandoverReceived);
+        }
+        (Some(Role::Failover), DataState::Replica)
+            if situation.observed.handed_over().is_some() && facts.handed_over.is_none() =>
+        {
+            return situation.read_only_with(wait(PeerWait::TakesHandover));
         }
         (Some(Role::Failover), DataState::Replica) => {
             return situation.read_only_with(block(PeerBlock::BothFailover));
@@ -110,14 +141,17 @@ fn beside_a_silent_server(situation: &Situation<'_>, facts: &PeerFacts) -> Plan 
         return situation.read_only_with(wait(PeerWait::ServerUnclear));
     }
     match situation.ahead() {
-        // A primary copy gives way to us; until it has, nobody acts.
-        Some(false) if facts.flag == Some(Flag::Starting) => situation
-            .read_only_with(wait(PeerWait::Announces(Flag::Starting)))
-            .announcing(Flag::Taking),
-        Some(false) if situation.gives_way_to(facts, Flag::Taking) => {
-            situation.read_only_with(wait(PeerWait::Announces(Flag::Taking)))
-        }
         Some(false) => situation.promote(Reason::FailoverDeclared),
-        Some(true) | None => situation.read_only_with(block(PeerBlock::PeerAhead)),
+        Some(true) | None => keep(situation, situation.read_only_with(block(PeerBlock::PeerAhead))),
+    }
+}
+
+/// What a person may consent to here: that this copy goes on as it is, and what only the other laptop has is given up.
+fn keep(situation: &Situation<'_>, resting: Plan) -> Plan {
+    // Whoever is on the way to rest is not asked yet.
+    if resting.steps.is_empty() {
+        situation.by_consent(Danger::KeepThisCopy, resting, || situation.new_epoch())
+    } else {
+        resting
     }
 }

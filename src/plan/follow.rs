@@ -7,8 +7,9 @@ use super::end::{End, Waiting};
 use super::local::{Situation, cannot_see, step};
 use super::pair::{HARMLESS_LAG, block, blocked, wait, waiting};
 use super::pair_end::{PeerBlock, PeerWait};
-use crate::lineage::{Held, Relation};
-use crate::observed::{Data, DataDirectory, Fact, PeerFacts, Secret, Server, ServerFacts};
+use crate::desired::Role;
+use crate::lineage::{Held, Position, Relation};
+use crate::observed::{Data, DataDirectory, DataState, Fact, Peer, PeerFacts, Secret, Server, ServerFacts};
 
 /// The newest epoch of the other laptop.
 fn lineage_end(facts: &PeerFacts) -> Option<uuid::Uuid> {
@@ -69,12 +70,12 @@ impl Situation<'_> {
     }
 
     /// Whether the other laptop says that it has no slot for us yet. It makes one as soon as it sees us.
-    fn unprepared(&self, facts: &PeerFacts, epoch: uuid::Uuid) -> bool {
+    pub(super) fn unprepared(&self, facts: &PeerFacts, epoch: uuid::Uuid) -> bool {
         let slot = slot_name(&self.desired.node, epoch);
         facts.slots.as_ref().is_some_and(|slots| !slots.contains(&slot))
     }
 
-    fn secret_missing(&self) -> Option<PeerBlock> {
+    pub(super) fn secret_missing(&self) -> Option<PeerBlock> {
         let path = self.desired.replication.password_file.clone();
         match &self.observed.secret.fact {
             Fact::Known(Secret::There { .. }) => None,
@@ -95,11 +96,8 @@ impl Situation<'_> {
             Some(Relation::Same(_) | Relation::Older(Held::Nothing)) => {}
             // Its position is proven as soon as it runs.
             Some(Relation::Older(Held::Unproven)) if self.server == Server::Down => {}
-            Some(Relation::Older(Held::Something | Held::Unproven)) => {
-                return self.read_only_with(block(PeerBlock::Forked {
-                    data_directory: self.desired.postgres.data_directory.clone(),
-                }));
-            }
+            Some(Relation::Older(Held::Unproven)) => return self.read_only_with(wait(PeerWait::Unproven)),
+            Some(Relation::Older(Held::Something)) => return self.rejoin(facts, then),
             Some(Relation::Newer(_)) => return self.read_only_with(wait(PeerWait::StepsDown)),
             Some(Relation::Unknown(why)) => {
                 return self.read_only_with(wait(PeerWait::Incomparable(why.clone())));
@@ -157,10 +155,15 @@ impl Situation<'_> {
             }
             (true, _) if server.replay_paused => waiting(PeerWait::ReplayPaused),
             (true, Some(lag)) if lag > HARMLESS_LAG => waiting(PeerWait::CatchingUp),
-            (true, _) => Plan::new(
-                self.intention(Reason::ReadyToTakeOver).into_iter().collect(),
-                plan.end,
-            ),
+            (true, _) => {
+                // What a failover waits for comes first.
+                let mut steps: Vec<Step> = self
+                    .intention(Reason::ReadyToTakeOver, Vec::new())
+                    .into_iter()
+                    .collect();
+                steps.extend(self.replication_on_standby(false));
+                Plan::new(steps, plan.end)
+            }
         }
     }
 
@@ -192,7 +195,22 @@ impl Situation<'_> {
             steps.push(step(Action::RemoveRecoverySignal, Reason::BothSignalFiles));
         }
         steps.extend(self.load_on_standby(server, &steps));
+        steps.extend(self.slot_for_the_successor());
         Plan::new(steps, then)
+    }
+
+    /// Another standby that has less of the same history and is told to take over fetches what it lacks from here.
+    fn slot_for_the_successor(&self) -> Option<Step> {
+        let Peer::Known(facts) = self.peer else {
+            return None;
+        };
+        let less = matches!(self.relation, Some(Relation::Same(Position::Ahead)));
+        let told = matches!(facts.role, Some(Role::Primary | Role::Failover));
+        if facts.data == DataState::Replica && !facts.writable() && less && told {
+            self.replication_on_standby(true)
+        } else {
+            None
+        }
     }
 
     /// What makes a running standby take its configuration: a reload, or a restart, which on a standby nobody minds.
@@ -222,7 +240,7 @@ impl Situation<'_> {
             && cluster.standby_signal
             && let Ok(programs) = self.installation(Some(cluster.major))
         {
-            steps.push(step(Action::StopServer, Reason::RestartNeeded));
+            steps.extend(self.stop(Reason::RestartNeeded));
             steps.push(step(
                 Action::StartServer(Start {
                     programs: programs.clone(),

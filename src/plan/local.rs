@@ -1,10 +1,13 @@
 //! What the roles share: making sure that the facts a row reads are there, and the way from a copy on disk to a server
 //! that serves it. Pure.
 
+use uuid::Uuid;
+
 use super::action::{Action, ConfigurationFiles, Plan, Reason, Start, Step};
 use super::blocked::Blocked;
-use super::configuration::{About, names_to_purge, on_disk, render};
+use super::configuration::{About, name_on_disk, names_to_purge, on_disk, render};
 use super::end::{End, Waiting};
+use super::refused::rejected;
 use crate::desired::{Database, Desired};
 use crate::lineage::{Origin, Relation};
 use crate::observed::{
@@ -147,7 +150,11 @@ impl Situation<'_> {
             follows: None,
             needed: None,
         };
-        let files = render(self.desired, &about, found);
+        let mut files = render(self.desired, &about, found);
+        files.programs = Some(installation.clone());
+        if let Some(rejected) = rejected(&files, found) {
+            return Plan::blocked(rejected);
+        }
         let mut steps = vec![step(
             Action::CreateCluster(installation.clone()),
             Reason::NoDatabase,
@@ -188,6 +195,9 @@ impl Situation<'_> {
             Ok(installation) => installation.clone(),
             Err(blocked) => return Plan::blocked(blocked),
         };
+        if let Some(rejected) = self.unstartable(cluster, standby) {
+            return Plan::blocked(rejected);
+        }
         let mut steps = match self.configure(cluster) {
             Ok(steps) => steps,
             Err(blocked) => return Plan::blocked(blocked),
@@ -339,7 +349,7 @@ impl Situation<'_> {
             steps.push(step(Action::AdoptCluster, Reason::NotOursYet));
         }
         let files = self.files(cluster, found);
-        if !on_disk(&files, found) {
+        if !on_disk(&files, found) && !self.stays(&files, found) {
             steps.push(step(
                 Action::WriteConfiguration(Box::new(files)),
                 Reason::ConfigurationDiffers,
@@ -348,16 +358,40 @@ impl Situation<'_> {
         Ok(steps)
     }
 
+    /// The configuration that a primary's copy needs when it is a standby's, if that is not on disk.
+    pub(super) fn configure_as_standby(&self, cluster: &Cluster, follows: Option<Uuid>) -> Option<Step> {
+        let found = self.observed.configuration.known()?;
+        let files = self.files_as(cluster, found, true, follows);
+        (!on_disk(&files, found)).then(|| {
+            step(
+                Action::WriteConfiguration(Box::new(files)),
+                Reason::ConfigurationDiffers,
+            )
+        })
+    }
+
     /// The configuration of this copy.
-    fn files(&self, cluster: &Cluster, found: &Configuration) -> ConfigurationFiles {
+    pub(super) fn files(&self, cluster: &Cluster, found: &Configuration) -> ConfigurationFiles {
+        let follows = cluster
+            .trusted_sidecar()
+            .and_then(|sidecar| sidecar.epochs.last())
+            .map(|epoch| epoch.uuid);
+        self.files_as(cluster, found, self.replica(), follows)
+    }
+
+    /// The same, as a standby's that follows this epoch, or a primary's.
+    fn files_as(
+        &self,
+        cluster: &Cluster,
+        found: &Configuration,
+        replica: bool,
+        follows: Option<Uuid>,
+    ) -> ConfigurationFiles {
         let about = About {
             major: cluster.major,
             own: own_configuration(cluster),
-            replica: self.replica(),
-            follows: cluster
-                .trusted_sidecar()
-                .and_then(|sidecar| sidecar.epochs.last())
-                .map(|epoch| epoch.uuid),
+            replica,
+            follows,
             needed: cluster.control.known().map(|control| control.needed),
         };
         let mut files = render(self.desired, &about, found);
@@ -365,13 +399,18 @@ impl Situation<'_> {
             passfile_current: false,
         });
         files.passfile = self.desired.peer.is_some() && self.observed.secret.known() == stale;
+        files.programs = self.installation(Some(cluster.major)).ok().cloned();
         files
     }
 
-    /// The name of the configuration as it should be.
+    /// The name of the configuration as it should be, or of the one that stays.
     pub(super) fn rendered_digest(&self, cluster: &Cluster) -> Option<String> {
         let found = self.observed.configuration.known()?;
-        Some(self.files(cluster, found).digest)
+        let files = self.files(cluster, found);
+        if self.stays(&files, found) {
+            return name_on_disk(found);
+        }
+        Some(files.digest)
     }
 
     /// Whether the copy follows another: by the server's word, else by its marks.

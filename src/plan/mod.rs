@@ -5,34 +5,48 @@
 //! rule stands above all: a copy becomes writable only by initdb, by the start of a primary copy, by handover, by
 //! `failover` or by `recovery`; never by deleting `standby.signal`.
 //!
-//! One file per role holds that role's rows. What they share: [`local`] (this laptop alone), [`pair`] (the other one
-//! beside it), [`follow`] and [`promotion`] (a standby's copy).
+//! One file per role holds that role's rows. Above them stands `conflict` (twins, strangers, superseded copies). What they
+//! share: `local` (this laptop alone), `pair` (the other one beside it), `follow` and `promotion` (a standby's copy),
+//! `handover`, `rejoin`, and `consent` (what a person may allow). `check` looks over
+//! what they come to.
 
 mod action;
 pub mod app;
 mod blocked;
+mod check;
 pub mod configuration;
+mod conflict;
+pub mod consent;
 mod end;
 mod ending;
 mod failover;
 mod follow;
 pub mod gate;
+mod handover;
 mod local;
 mod pair;
 mod pair_end;
 mod primary;
 mod promotion;
 mod recovery;
+mod refused;
+mod rejoin;
+mod restart;
+mod rule;
 mod standby;
 
 pub use action::{
-    Action, CloneSource, ConfigurationFiles, Intention, Loss, Plan, Reason, ReplicationNeed, Start, Step,
+    Action, Advice, CloneSource, ConfigurationFiles, Intention, Loss, Plan, Reason, ReplicationNeed,
+    RewindSource, Start, Step,
 };
 pub use blocked::Blocked;
+pub use check::check;
+pub use consent::{Danger, Grant, Offer};
 pub use end::{End, Waiting};
 pub use gate::{Gate, gate};
 pub use pair::HARMLESS_LAG;
 pub use pair_end::{PeerBlock, PeerWait};
+pub use rule::{Fault, Rule};
 
 use std::borrow::Cow;
 
@@ -59,15 +73,33 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Moment) -> Plan {
     } else {
         match local::situation(desired, observed, now) {
             Err(end) => Plan::new(Vec::new(), end),
-            Ok(situation) => situation.above_the_roles().unwrap_or_else(|| match desired.role {
-                Role::Primary => primary::plan(&situation),
-                Role::Standby => standby::plan(&situation),
-                Role::Failover => failover::plan(&situation),
-                Role::Recovery => recovery::plan(&situation),
-            }),
+            Ok(situation) => restart::asked(&situation, refused::said(&situation, of_role(&situation))),
         }
     };
     if desired.paused { pause(plan) } else { plan }
+}
+
+/// The same, looked over once more: a plan with a fault is not carried out.
+pub fn checked_plan(desired: &Desired, observed: &Observed, now: Moment) -> Plan {
+    let plan = plan(desired, observed, now);
+    match check(desired, observed, &plan, now) {
+        Ok(()) => plan,
+        Err(fault) => Plan::blocked(Blocked::PlanRefused {
+            fault,
+            plan: plan.steps.iter().map(|step| step.action.name()).collect(),
+        }),
+    }
+}
+
+fn of_role(situation: &local::Situation<'_>) -> Plan {
+    situation
+        .above_the_roles()
+        .unwrap_or_else(|| match situation.desired.role {
+            Role::Primary => primary::plan(situation),
+            Role::Standby => standby::plan(situation),
+            Role::Failover => failover::plan(situation),
+            Role::Recovery => recovery::plan(situation),
+        })
 }
 
 /// `paused: true`: the plan is shown, not carried out. What blocks it is shown as it is.
@@ -76,8 +108,13 @@ fn pause(plan: Plan) -> Plan {
         Plan {
             steps,
             end: End::Blocked(blocked),
+            offer,
             flag: _,
-        } if steps.is_empty() => Plan::blocked(blocked),
+            advice: _,
+        } if steps.is_empty() => Plan {
+            offer,
+            ..Plan::blocked(blocked)
+        },
         Plan { steps, .. } => Plan::waiting(Waiting::Paused(
             steps.iter().map(|step| step.action.to_string()).collect(),
         )),

@@ -1,5 +1,5 @@
-//! What the roles share where there is another laptop: what stands above every role, the announcement before a server
-//! becomes writable, following, copying, promotion. Pure.
+//! What the roles share where there is another laptop: what is remembered of it, the announcement before a server becomes
+//! writable, who gives way, who holds more, and what it needs of our server. Pure.
 
 use std::time::Duration;
 
@@ -11,9 +11,7 @@ use super::local::{Situation, cannot_see, step};
 use super::pair_end::{PeerBlock, PeerWait};
 use crate::desired::Role;
 use crate::lineage::{Lineage, Position, Relation, relation};
-use crate::observed::{
-    Data, DataState, Fact, Flag, Login, Peer, PeerFacts, PeerMemory, Server, ServerFacts, Slot,
-};
+use crate::observed::{DataState, Fact, Flag, Login, Peer, PeerFacts, PeerMemory, ServerFacts, Slot};
 
 /// A standby that is no further behind than this counts as level (the handover demands the same).
 pub const HARMLESS_LAG: u64 = 1 << 20;
@@ -38,98 +36,6 @@ pub(super) fn block(block: PeerBlock) -> End {
 }
 
 impl Situation<'_> {
-    /// What stands above every role's table: twins, strangers and namesakes, and a primary's copy that the other laptop superseded.
-    pub(super) fn above_the_roles(&self) -> Option<Plan> {
-        if self.server == Server::Writable && !self.observed.timeline_named() {
-            // Nothing can be compared before the timeline has its name.
-            return None;
-        }
-        if self
-            .observed
-            .server_facts()
-            .is_some_and(|server| server.promoting)
-        {
-            // Whatever the file says by now: it is about to be written to.
-            return Some(waiting(PeerWait::Promoting).announcing(Flag::Taking));
-        }
-        let conflict = match &self.relation {
-            Some(Relation::Twins) => PeerBlock::Twins,
-            Some(Relation::Stranger) => self.stranger(),
-            Some(Relation::Same(_) | Relation::Older(_) | Relation::Newer(_) | Relation::Unknown(_))
-            | None => match (self.superseded(), self.peer) {
-                (Some(plan), _) => return Some(plan),
-                // Of two with one name neither gives way, and both would stream from one slot.
-                (None, Peer::Known(facts)) if facts.node.as_ref() == Some(&self.desired.node) => {
-                    PeerBlock::SameName {
-                        node: self.desired.node.clone(),
-                    }
-                }
-                (None, Peer::None | Peer::Unknown(_) | Peer::Unauthenticated { .. } | Peer::Known(_)) => {
-                    return None;
-                }
-            },
-        };
-        Some(match self.server {
-            // What is served goes on being served, loudly; nothing else is begun.
-            // Said before anything else that it may wait for.
-            Server::Writable => Plan {
-                end: block(conflict),
-                ..self.serve(End::Converged)
-            },
-            Server::Down | Server::Starting | Server::Stopping | Server::ReadOnly { .. } => blocked(conflict),
-        })
-    }
-
-    fn stranger(&self) -> PeerBlock {
-        let ours = self.observed.lineage().map(|lineage| lineage.system_identifier);
-        let theirs = match self.peer {
-            Peer::Known(facts) => facts.lineage.as_ref(),
-            Peer::None | Peer::Unknown(_) | Peer::Unauthenticated { .. } => {
-                self.memory().and_then(|memory| memory.lineage.as_ref())
-            }
-        };
-        PeerBlock::Stranger {
-            ours: ours.unwrap_or_default(),
-            theirs: theirs
-                .map(|lineage| lineage.system_identifier.clone())
-                .unwrap_or_default(),
-        }
-    }
-
-    /// A primary's copy, running or not, that is older than the other laptop's: stopped, and never started again.
-    fn superseded(&self) -> Option<Plan> {
-        let primary = match self.server {
-            Server::Writable => true,
-            Server::Down => matches!(self.data, Data::Primary { .. }),
-            Server::Starting | Server::Stopping => !self.replica() && self.data != Data::Recovering,
-            // Or a primary's that was told to refuse writes, which any session may overrule.
-            Server::ReadOnly { .. } => !self.replica(),
-        };
-        if !primary || !self.observed.superseded() {
-            return None;
-        }
-        let served = matches!(self.peer, Peer::Known(facts) if facts.writable());
-        let end = match self.peer {
-            Peer::Known(facts) if !served && facts.data == DataState::Primary => wait(PeerWait::HoldsPrimary),
-            Peer::None | Peer::Unknown(_) | Peer::Unauthenticated { .. } | Peer::Known(_) => {
-                block(PeerBlock::Superseded {
-                    data_directory: self.desired.postgres.data_directory.clone(),
-                    served,
-                })
-            }
-        };
-        let mut steps = Vec::new();
-        if self.server != Server::Down {
-            if self.observed.app.state.alive() {
-                steps.push(step(Action::StopApp, Reason::Superseded));
-            }
-            if self.server != Server::Stopping {
-                steps.push(step(Action::StopServer, Reason::Superseded));
-            }
-        }
-        Some(Plan::new(steps, end))
-    }
-
     /// What `home` remembers of the other laptop. Where that cannot be read nothing may depend on it: see
     /// [`Self::memory_unreadable`].
     pub(super) fn memory(&self) -> Option<&PeerMemory> {
@@ -182,6 +88,13 @@ impl Situation<'_> {
     /// Two fresh looks do not exclude each other's act. So a server becomes writable in this order: announce it; fetch the
     /// other laptop's answer to that; decide again; act. While the other laptop is silent there is nothing to fetch.
     pub(super) fn announced(&self, flag: Flag, act: Plan) -> Plan {
+        // Beside a silent laptop a standby's copy takes over only in `failover`.
+        let may_be_silent = flag == Flag::Starting || self.desired.role == Role::Failover;
+        self.announced_to(flag, may_be_silent, act)
+    }
+
+    /// The same; `may_be_silent`: another laptop that does not repeat the announcement in time counts as silent.
+    pub(super) fn announced_to(&self, flag: Flag, may_be_silent: bool, act: Plan) -> Plan {
         let Some((_, since)) = self.observed.flag.filter(|(shown, _)| *shown == flag) else {
             return waiting(PeerWait::Announced(flag)).announcing(flag);
         };
@@ -195,9 +108,7 @@ impl Situation<'_> {
         let fetched = facts.asked_at >= since;
         // The other one must know, so that it gives way, and relies no longer on our silence of a moment ago.
         let repeated = facts.sees.as_ref().is_some_and(|sees| sees.flag == Some(flag));
-        // One that does not repeat it counts as silent; beside a silent laptop a standby's copy takes over only in
-        // `failover`.
-        let may_be_silent = flag == Flag::Starting || self.desired.role == Role::Failover;
+        // One that does not repeat it counts as silent.
         let waited = may_be_silent && self.now.since(since) > ACKNOWLEDGED_WITHIN;
         let heard = fetched && (repeated || waited);
         if heard {
@@ -307,6 +218,38 @@ impl Situation<'_> {
     pub(super) fn peer_had_data(&self) -> bool {
         self.memory()
             .is_some_and(|memory| memory.data.holds_data() || memory.lineage.is_some())
+    }
+
+    /// Slots on a standby: one for another standby that has less and is to go on, and none that nobody needs any more, which
+    /// would keep WAL for ever.
+    pub(super) fn replication_on_standby(&self, serves: bool) -> Option<Step> {
+        self.desired.peer.as_ref()?;
+        let facts = self.observed.replication.known()?;
+        let Peer::Known(peer) = self.peer else {
+            return None;
+        };
+        let node = peer.node.as_ref()?;
+        let epoch = self.observed.lineage()?.held().last()?.uuid;
+        let wanted = serves.then(|| slot_name(node, epoch));
+        let found = |name: &String| facts.slots.iter().any(|slot| slot.name == *name && !slot.lost);
+        let need = ReplicationNeed {
+            role: false,
+            drop_slots: facts
+                .slots
+                .iter()
+                .filter(|slot| !slot.active && (slot.lost || Some(&slot.name) != wanted.as_ref()))
+                .filter(|_| peer.writable())
+                .map(|slot| slot.name.clone())
+                .collect(),
+            create_slot: wanted.filter(|name| !found(name)),
+        };
+        let needed = need.create_slot.is_some() || !need.drop_slots.is_empty();
+        needed.then(|| {
+            step(
+                Action::EnsureReplication(Box::new(need)),
+                Reason::ReplicationDiffers,
+            )
+        })
     }
 
     /// The role as which the other laptop logs in, and its slot, on a server that is written to.

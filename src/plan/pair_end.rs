@@ -7,6 +7,7 @@ use std::fmt;
 
 use camino::Utf8PathBuf;
 
+use crate::desired::Role;
 use crate::observed::{DataState, Flag};
 
 /// What a plan waits for: the other laptop, or news of it.
@@ -24,6 +25,14 @@ pub enum PeerWait {
     HoldsPrimary,
     /// It serves; what would make it hand over.
     Serves,
+    /// Our copy was handed over; it promotes when it has all of it.
+    TakesHandover,
+    /// Both copies were handed over and nobody took one; it takes its own back.
+    TakesBack,
+    /// Our server is stopped, and the copy then comes back as a follower.
+    ComesBack,
+    /// It went beyond our copy, and does not serve now.
+    HoldsNewer,
     /// It has, or may have, a database, and does not serve it now.
     NotServing,
     /// It has no database yet.
@@ -70,6 +79,10 @@ impl fmt::Display for PeerWait {
             Self::TakesOver => f.write_str("the other laptop is declared failover and may take over"),
             Self::HoldsPrimary => f.write_str("the other laptop holds the primary copy and starts it"),
             Self::Serves => f.write_str("the other laptop serves; this one follows it"),
+            Self::TakesHandover => f.write_str("handed over: the other laptop takes over as soon as it has everything"),
+            Self::TakesBack => f.write_str("nobody took over; the other laptop takes its own copy back"),
+            Self::ComesBack => f.write_str("the other laptop took over; this copy comes back as its standby"),
+            Self::HoldsNewer => f.write_str("the other laptop has the newer copy; this one waits until that one serves it"),
             Self::NotServing => f.write_str("the other laptop does not serve its database at the moment"),
             Self::NoDatabaseYet => f.write_str("the other laptop has no database yet"),
             Self::Unreachable(why) | Self::Away(why) => write!(f, "the other laptop cannot be reached: {why}"),
@@ -103,10 +116,14 @@ impl PeerWait {
             | Self::Prepares
             | Self::Promoting
             | Self::CatchingUp
+            | Self::TakesHandover
+            | Self::ComesBack
             | Self::NotStreaming(None) => true,
             Self::TakesOver
             | Self::HoldsPrimary
             | Self::Serves
+            | Self::TakesBack
+            | Self::HoldsNewer
             | Self::NotServing
             | Self::NoDatabaseYet
             | Self::Unreachable(_)
@@ -126,16 +143,37 @@ impl PeerWait {
             Self::Unsettled(_)
             | Self::Announced(_)
             | Self::Announces(_)
-            | Self::TakesOver
-            | Self::HoldsPrimary
-            | Self::StepsDown
-            | Self::Unproven
+            | Self::ComesBack
             | Self::Prepares
             | Self::Promoting
-            | Self::CatchingUp
             | Self::NotStreaming(None) => None,
+            Self::TakesOver => Some(
+                "if it does not, `paceline status` there says why; to serve from here instead, write `primary` here and `standby` \
+                 there"
+                    .to_owned(),
+            ),
+            Self::HoldsPrimary | Self::TakesBack | Self::Unproven => Some(
+                "if that does not happen within a minute, look at the other laptop: `paceline status` there says what it waits for"
+                    .to_owned(),
+            ),
+            Self::StepsDown => Some(
+                "if it does not, its daemon may not be running: start it there (or stop that server), and it steps down".to_owned(),
+            ),
+            Self::CatchingUp => Some(
+                "it goes on by itself; if nothing arrives, look at the network between the two laptops".to_owned(),
+            ),
             Self::Serves => Some(
-                "handing over is not supported yet; if the other laptop is switched off for good, write `role: failover` here"
+                "to have it hand over to this one, write `standby` on the other laptop; if that one is switched off for good, \
+                 write `role: failover` here"
+                    .to_owned(),
+            ),
+            Self::TakesHandover => Some(
+                "if it does not, look at the other laptop; to take the database back, write `standby` there and `primary` here"
+                    .to_owned(),
+            ),
+            Self::HoldsNewer => Some(
+                "look at the other laptop: `paceline status` there says what it waits for. If it is dead, `role: failover` here \
+                 says what would be lost"
                     .to_owned(),
             ),
             Self::NotServing => Some("look at the other laptop: `paceline status` there says what it waits for".to_owned()),
@@ -164,6 +202,8 @@ pub enum PeerBlock {
     EmptyPeerSilent,
     /// Here is no database, and the other laptop had one.
     EmptyPeerHadData,
+    /// Declared primary without a database, and the other laptop, declared standby, has one that is not served.
+    EmptyBesideStandby,
     /// Here is no database, and what the other laptop has cannot be copied.
     EmptyPeerUnclear(DataState),
     /// Both laptops are empty and declared writing.
@@ -204,23 +244,25 @@ pub enum PeerBlock {
     SameEpoch,
     /// The other laptop took over; this copy would have to be brought back.
     Superseded {
-        /// The data directory.
-        data_directory: Utf8PathBuf,
-        /// Whether the other laptop serves, so that it could be copied.
+        /// Whether the other laptop serves, so that this one could follow it.
         served: bool,
+        /// What this laptop is declared.
+        role: Role,
     },
     /// This standby's copy holds what the other laptop's history does not.
     Forked {
-        /// The data directory.
-        data_directory: Utf8PathBuf,
+        /// Whether the other laptop serves, so that this one could follow it.
+        served: bool,
     },
+    /// Our copy was handed over, and the other laptop, which should have taken it, does not answer.
+    HandedOverPeerSilent,
     /// The other laptop may have taken over when it was last seen.
     MayHaveTakenOver,
     /// The server crashed, and the other laptop may have taken over since.
     Quarantine,
     /// Declared primary with a standby's copy, while the other laptop is not declared standby.
     DeclareOtherStandby,
-    /// Declared primary with a standby's copy that is newer than the other laptop's primary copy.
+    /// A standby's copy that is newer than the other laptop's primary copy.
     PeerSuperseded,
     /// Declared primary with a standby's copy, and the other laptop does not answer.
     StandbyCopy,
@@ -240,6 +282,9 @@ impl fmt::Display for PeerBlock {
             ),
             Self::EmptyPeerHadData => f.write_str(
                 "the data directory is empty; the other laptop had the database when it was last seen, and does not answer",
+            ),
+            Self::EmptyBesideStandby => f.write_str(
+                "this laptop is declared primary and has no usable copy; the other one has a standby's, and does not serve it",
             ),
             Self::EmptyPeerUnclear(state) => write!(
                 f,
@@ -268,6 +313,9 @@ impl fmt::Display for PeerBlock {
             Self::Forked { .. } => {
                 f.write_str("this copy holds something that is not part of the other laptop's history")
             }
+            Self::HandedOverPeerSilent => f.write_str(
+                "this laptop handed its copy over, and the other one, which may have taken over, does not answer",
+            ),
             Self::MayHaveTakenOver => f.write_str(
                 "the other laptop does not answer and was about to take over, or declared failover, when it was last seen",
             ),
@@ -302,6 +350,9 @@ impl PeerBlock {
                  that one answers. For a new, empty database on two new laptops: `paceline init`"
                 .to_owned(),
             Self::EmptyPeerHadData => "is the disk mounted? Otherwise bring the other laptop back: this one then copies it".to_owned(),
+            Self::EmptyBesideStandby => "write `primary` there and `standby` here: that one then serves its copy, and this one \
+                 copies it"
+                .to_owned(),
             Self::EmptyPeerUnclear(_) => "look at the other laptop: `paceline status` there says what is wrong".to_owned(),
             Self::BothEmpty => "declare one of the two laptops standby".to_owned(),
             Self::BothStandby => "declare one of the two laptops primary".to_owned(),
@@ -314,32 +365,39 @@ impl PeerBlock {
                 "run `paceline join` with the line that `paceline init` printed on the other laptop, or copy {path} from \
                  there (mode 0600)"
             ),
-            Self::Twins => "nothing was touched. Decide which copy to keep; choosing it by consent is not supported yet. By hand: \
-                 stop the other one's daemon and server, move its data directory away, and start its daemon as standby"
+            Self::Twins => "nothing was touched. Decide which of the two copies to keep, and write `standby` on the laptop whose \
+                 copy is to go: beside a serving laptop it then shows a consent. If neither serves, `primary` on the one to \
+                 keep shows one. What goes is set aside, not deleted"
                 .to_owned(),
-            Self::Stranger { .. } => "is `peer` right? If the other laptop's database is not needed, stop its daemon and server, move \
-                 its data directory away, and declare it standby: it then copies this one"
+            Self::Stranger { .. } => "is `peer` right? If so, decide which of the two databases to keep, and write `standby` on the \
+                 laptop whose database is to go: beside a serving laptop it then shows a consent. If neither serves, \
+                 `primary` on the one to keep shows one. What goes is set aside, not deleted"
                 .to_owned(),
             Self::SameName { .. } => "give one of them another name: `node: NAME` in its state file (or another host name)".to_owned(),
             Self::SameEpoch => "nothing was started. Decide which copy to keep and move the other one's data directory away \
                  (do not delete it)"
                 .to_owned(),
-            Self::Superseded { data_directory, served: true } => format!(
-                "bringing it back by itself (rejoin) is not supported yet. Until then: mv {data_directory} \
-                 {data_directory}.old — this laptop then copies the other one; what was only here stays in {data_directory}.old"
-            ),
-            Self::Superseded { served: false, .. } => {
-                "bring the other laptop back, which has the newer data; if it is there as a standby, declare `role: failover` \
-                 on it. Using this copy all the same needs consent, which is not supported yet"
+            Self::Superseded {
+                served: true,
+                role: Role::Failover | Role::Recovery,
+            } => "write `standby` here: this laptop then follows the other one, and what is only here is kept".to_owned(),
+            Self::Superseded { .. } => {
+                "bring the other laptop back, which has the newer data: this one goes on by itself. If that one is there as a \
+                 standby, declare `role: failover` on it"
                     .to_owned()
             }
-            Self::Forked { data_directory } => format!(
-                "bringing it back by itself (rejoin) is not supported yet. Until then stop the daemon (SIGTERM), move \
-                 {data_directory} to {data_directory}.old, and start the daemon: this laptop then copies the other one"
-            ),
-            Self::MayHaveTakenOver => "bring the other laptop back, with its daemon: it goes on by itself. Using this copy without \
-                 having seen the other one needs consent, which is not supported yet"
+            Self::Forked { served: true } => {
+                "write `standby` here: this laptop then follows the other one, and what is only here is kept".to_owned()
+            }
+            Self::Forked { served: false } => {
+                "bring the other laptop back, which has the newer data, and write `standby` here".to_owned()
+            }
+            Self::HandedOverPeerSilent => "bring the other laptop back: it goes on by itself. If the other laptop is dead, declare \
+                 `role: failover` here"
                 .to_owned(),
+            Self::MayHaveTakenOver => {
+                "bring the other laptop back, with its daemon: it goes on by itself".to_owned()
+            }
             Self::Quarantine => "switch the other laptop on, or connect it: it goes on by itself. If the other laptop is gone, \
                  write `role: failover` here"
                 .to_owned(),
@@ -347,12 +405,10 @@ impl PeerBlock {
             Self::PeerSuperseded => "declare `role: failover` here: this copy, the newer one, is then written to".to_owned(),
             Self::StandbyCopy => "if the other laptop is dead, declare `role: failover` here".to_owned(),
             Self::PrimaryCopy => "bring the other laptop back; if it is dead, declare `role: failover` here".to_owned(),
-            Self::PeerAlive => "nothing has to be done if it works. To take over all the same: switch the other laptop off; this \
-                 one then takes over within seconds (handing over without that is not supported yet)"
+            Self::PeerAlive => "the other laptop is alive: write `standby` there and `primary` here, and it hands over; nothing is \
+                 lost"
                 .to_owned(),
-            Self::PeerAhead => "write `primary` there and `standby` here: nothing is lost. Or switch the other laptop off: this \
-                 one then takes over"
-                .to_owned(),
+            Self::PeerAhead => "write `primary` there and `standby` here: nothing is lost".to_owned(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::action::{Plan, Reason};
 use super::blocked::Blocked;
+use super::consent::Danger;
 use super::end::{End, Waiting};
 use super::local::Situation;
 use super::pair::{block, blocked, wait, waiting};
@@ -34,14 +35,15 @@ fn empty(situation: &Situation<'_>) -> Plan {
     match situation.peer {
         Peer::None => situation.create(),
         Peer::Unknown(silence) if !silence.settled => waiting(PeerWait::Unsettled(silence.why.clone())),
-        Peer::Unknown(_) if situation.peer_had_data() => blocked(PeerBlock::EmptyPeerHadData),
         Peer::Unknown(_) => {
             if let Some(unreadable) = situation.memory_unreadable() {
                 unreadable
+            } else if situation.peer_had_data() {
+                situation.by_consent(Danger::NewDatabase, blocked(PeerBlock::EmptyPeerHadData), create)
             } else if situation.observed.new_database_allowed {
                 create()
             } else {
-                blocked(PeerBlock::EmptyPeerSilent)
+                situation.by_consent(Danger::NewDatabase, blocked(PeerBlock::EmptyPeerSilent), create)
             }
         }
         Peer::Unauthenticated { why } => blocked(situation.unauthenticated(why)),
@@ -56,6 +58,7 @@ fn empty(situation: &Situation<'_>) -> Plan {
             DataState::Primary | DataState::Replica if facts.writable() => {
                 situation.clone_from(facts, Reason::PeerHasDatabase, wait(PeerWait::Serves))
             }
+            DataState::Replica if waits_for_us(facts) => blocked(PeerBlock::EmptyBesideStandby),
             DataState::Primary | DataState::Replica | DataState::Recovering => waiting(PeerWait::NotServing),
             DataState::NotOurs | DataState::Tainted | DataState::Unclear | DataState::Unknown => {
                 blocked(PeerBlock::EmptyPeerUnclear(facts.data))
@@ -69,9 +72,16 @@ fn tainted(situation: &Situation<'_>) -> Plan {
         Peer::Known(facts) if facts.writable() => {
             situation.clone_from(facts, Reason::HalfMade, wait(PeerWait::Serves))
         }
+        Peer::Known(facts) if waits_for_us(facts) => blocked(PeerBlock::EmptyBesideStandby),
         Peer::Known(facts) if facts.data.holds_data() => waiting(PeerWait::NotServing),
         Peer::None | Peer::Unknown(_) | Peer::Unauthenticated { .. } | Peer::Known(_) => situation.unusable(),
     }
+}
+
+/// Whether the other laptop has a standby's copy and follows whoever serves: it would wait for us for ever.
+fn waits_for_us(facts: &PeerFacts) -> bool {
+    let idle = facts.flag.is_none() && facts.at_rest();
+    idle && facts.role == Some(Role::Standby) && facts.data == DataState::Replica
 }
 
 /// A primary's copy that is not superseded, and its server is down.
@@ -88,7 +98,8 @@ fn primary(situation: &Situation<'_>, crashed: bool) -> Plan {
                 return unreadable;
             }
             if situation.may_have_taken_over() {
-                return blocked(PeerBlock::MayHaveTakenOver);
+                let resting = blocked(PeerBlock::MayHaveTakenOver);
+                return situation.by_consent(Danger::KeepThisCopy, resting, || situation.new_epoch());
             }
             let quarantined = crashed
                 && !situation.observed.served
@@ -140,10 +151,13 @@ fn beside_a_silent_server(situation: &Situation<'_>, facts: &PeerFacts) -> Plan 
             situation.read_only_with(block(PeerBlock::PeerSuperseded))
         }
         (DataState::Primary, _) => situation.read_only_with(wait(PeerWait::HoldsPrimary)),
+        (DataState::Replica, Some(Role::Standby | Role::Primary)) if facts.handed_over.is_some() => {
+            receive(situation, facts)
+        }
+        (DataState::Replica, Some(Role::Primary)) if situation.observed.handed_over().is_some() => {
+            situation.read_only_with(wait(PeerWait::TakesHandover))
+        }
         (DataState::Empty | DataState::Tainted | DataState::Replica, Some(Role::Standby)) => {
-            if facts.flag.is_some() {
-                return situation.read_only_with(wait(PeerWait::Announces(Flag::Taking)));
-            }
             // Of a server that runs on it nobody can say what it writes.
             if !facts.at_rest() && facts.data != DataState::Replica {
                 return situation.read_only_with(wait(PeerWait::ServerUnclear));
@@ -153,6 +167,9 @@ fn beside_a_silent_server(situation: &Situation<'_>, facts: &PeerFacts) -> Plan 
                     situation.read_only_with(block(PeerBlock::PeerAhead))
                 }
                 Some(false) => situation.promote(Reason::PrimaryDeclared),
+                Some(true) if matches!(situation.relation, Some(Relation::Same(_))) => {
+                    situation.follow_read_only(facts, wait(PeerWait::CatchingUp))
+                }
                 Some(true) => situation.read_only_with(block(PeerBlock::PeerAhead)),
                 None => situation.read_only_with(wait(PeerWait::Unproven)),
             }
@@ -164,6 +181,25 @@ fn beside_a_silent_server(situation: &Situation<'_>, facts: &PeerFacts) -> Plan 
         (DataState::NotOurs | DataState::Recovering | DataState::Unclear | DataState::Unknown, _) => {
             situation.read_only_with(wait(PeerWait::Unproven))
         }
+    }
+}
+
+/// The other laptop gave its copy away, to be taken by us.
+fn receive(situation: &Situation<'_>, facts: &PeerFacts) -> Plan {
+    if situation.holds_all_of(facts) {
+        return situation.promote(Reason::HandoverReceived);
+    }
+    match &situation.relation {
+        // Part of it is still on its way, and a standby serves it.
+        Some(Relation::Same(_)) => situation.follow_read_only(facts, wait(PeerWait::CatchingUp)),
+        Some(
+            Relation::Older(_)
+            | Relation::Newer(_)
+            | Relation::Twins
+            | Relation::Stranger
+            | Relation::Unknown(_),
+        )
+        | None => situation.read_only_with(wait(PeerWait::Unproven)),
     }
 }
 

@@ -1,20 +1,21 @@
-//! The end of recovery: announced and named before it happens. Pure.
+//! The end of recovery: announced and named before it happens; and the way of a primary's copy to a new epoch. Pure.
+
+use uuid::Uuid;
 
 use super::action::{Action, Intention, Loss, Plan, Reason, Step};
 use super::blocked::Blocked;
 use super::end::End;
 use super::local::{Situation, cannot_see, step};
-use super::pair::wait;
+use super::pair::{wait, waiting};
 use super::pair_end::PeerWait;
-use crate::observed::{Flag, Peer, Server, ServerFacts};
+use crate::desired::Role;
+use crate::observed::{Data, Flag, Peer, Server};
 
 impl Situation<'_> {
-    /// What a promotion now may lose.
-    fn loss(&self, server: &ServerFacts) -> Loss {
+    /// What is lost if this copy goes on alone.
+    pub(super) fn loss(&self) -> Loss {
         let memory = self.memory();
-        let remembered = memory
-            .and_then(|memory| memory.lineage.as_ref())
-            .and_then(|lineage| lineage.position);
+        let remembered = memory.and_then(|memory| memory.position);
         let (answered, since) = match self.peer {
             Peer::Known(facts) => (
                 facts.lineage.as_ref().and_then(|lineage| lineage.position),
@@ -23,9 +24,13 @@ impl Situation<'_> {
             Peer::Unknown(silence) if silence.position.is_some() => (silence.position, Some(silence.since)),
             Peer::None | Peer::Unknown(_) | Peer::Unauthenticated { .. } => (None, None),
         };
+        let server = self.observed.server_facts();
         Loss {
-            position: server.lsn,
-            replayed_until: server.replayed_until.clone(),
+            position: match server {
+                Some(server) => Some(server.lsn),
+                None => self.observed.lineage().and_then(|lineage| lineage.position),
+            },
+            replayed_until: server.and_then(|server| server.replayed_until.clone()),
             peer_position: answered.or(remembered),
             peer_silent_since: since,
             peer_seen: memory.map(|memory| memory.seen.clone()),
@@ -33,34 +38,57 @@ impl Situation<'_> {
     }
 
     /// The name for the epoch that a promotion of this standby's copy would begin, if it has none yet.
-    pub(super) fn intention(&self, reason: Reason) -> Option<Step> {
+    pub(super) fn intention(&self, reason: Reason, supersedes: Vec<Uuid>) -> Option<Step> {
         let sidecar = self.observed.cluster()?.trusted_sidecar()?;
-        let server = self.observed.server_facts()?;
         let lineage = self.observed.lineage()?;
-        let parent = lineage
-            .epochs
-            .iter()
-            .rfind(|epoch| epoch.timeline <= lineage.timeline)
-            .map(|epoch| epoch.uuid);
-        let named = sidecar
-            .intended
-            .as_ref()
-            .is_some_and(|intended| intended.parent == parent && intended.timeline > lineage.timeline);
+        let position = self
+            .observed
+            .server_facts()
+            .map(|server| server.lsn)
+            .or(lineage.position);
+        let parent = lineage.held().last().map(|epoch| epoch.uuid);
+        let named = sidecar.intended.as_ref().is_some_and(|intended| {
+            intended.parent == parent
+                && intended.timeline > lineage.timeline
+                && intended.supersedes == supersedes
+        });
         let intention = Intention {
             system_identifier: lineage.system_identifier,
             parent,
             timeline: lineage.timeline,
-            position: server.lsn,
+            position: position.unwrap_or_default(),
+            supersedes,
         };
         (!named).then(|| step(Action::IntendEpoch(Box::new(intention)), reason))
     }
 
-    /// The end of recovery, announced and named beforehand. `reason`: who asked for it.
+    /// The end of recovery, announced and named beforehand, unless the other laptop is the one to go on. `reason`: who
+    /// asked for it.
     pub(super) fn promote(&self, reason: Reason) -> Plan {
+        self.promote_superseding(reason, Vec::new())
+    }
+
+    /// The same; the new epoch gives these of the other laptop's up.
+    fn promote_superseding(&self, reason: Reason, supersedes: Vec<Uuid>) -> Plan {
+        if let Peer::Known(facts) = self.peer {
+            match facts.flag {
+                // A primary's copy gives way to a laptop in failover; until it has, nobody acts. Otherwise we do.
+                Some(Flag::Starting) => {
+                    let plan = self.read_only_with(wait(PeerWait::Announces(Flag::Starting)));
+                    return match self.desired.role {
+                        Role::Failover => plan.announcing(Flag::Taking),
+                        Role::Primary | Role::Standby | Role::Recovery => plan,
+                    };
+                }
+                Some(Flag::Taking) if self.gives_way_to(facts, Flag::Taking) => {
+                    return self.read_only_with(wait(PeerWait::Announces(Flag::Taking)));
+                }
+                Some(Flag::Taking) | None => {}
+            }
+        }
         let Server::ReadOnly { .. } = self.server else {
             // First it has to run, so that its position is proven.
-            let then = wait(PeerWait::Announced(Flag::Taking));
-            return self.read_only_with(then);
+            return self.read_only_with(wait(PeerWait::Announced(Flag::Taking)));
         };
         let (Some(cluster), Some(server)) = (self.observed.cluster(), self.observed.server_facts()) else {
             return Plan::blocked(cannot_see(
@@ -87,9 +115,42 @@ impl Situation<'_> {
             }
             steps.push(step(Action::ResumeReplay, Reason::ReplayPaused));
         }
-        steps.extend(self.intention(reason));
-        steps.push(step(Action::Promote(Box::new(self.loss(server))), reason));
+        steps.extend(self.intention(reason, supersedes));
+        steps.push(step(Action::Promote(Box::new(self.loss())), reason));
         steps.push(step(Action::NameEpoch, Reason::EpochUnnamed));
-        self.announced(Flag::Taking, Plan::new(steps, End::Converged))
+        let plan = Plan::new(steps, End::Converged);
+        match reason {
+            // A person has seen that the other one may not listen.
+            Reason::Consented => self.announced_to(Flag::Taking, true, plan),
+            _ => self.announced(Flag::Taking, plan),
+        }
+    }
+
+    /// The way of this copy, whatever it is, to a new epoch that supersedes what the other laptop has: a primary's copy
+    /// becomes a standby's first, since only a promotion begins a new timeline.
+    pub(super) fn new_epoch(&self) -> Plan {
+        match (&self.data, self.server) {
+            (Data::Primary { .. }, Server::Down) => {
+                let Some(mut steps) = self.become_standby(Reason::Consented, None) else {
+                    return waiting(PeerWait::Incomparable(
+                        "its own history is not visible".to_owned(),
+                    ));
+                };
+                steps.extend(self.intention(Reason::Consented, self.given_up()));
+                steps.push(step(Action::Promote(Box::new(self.loss())), Reason::Consented));
+                steps.push(step(Action::NameEpoch, Reason::EpochUnnamed));
+                Plan::new(steps, End::Converged)
+            }
+            (
+                Data::Empty
+                | Data::NotOurs(_)
+                | Data::Tainted
+                | Data::Primary { .. }
+                | Data::Replica
+                | Data::Recovering
+                | Data::Unclear(_),
+                _,
+            ) => self.promote_superseding(Reason::Consented, self.given_up()),
+        }
     }
 }

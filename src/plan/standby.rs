@@ -1,7 +1,7 @@
 //! `role: standby`: this laptop follows the other one. Pure.
 //!
-//! A pushed file that says `standby` cannot take the event down: a writable server keeps serving until there is
-//! somebody to hand over to (handing over is not supported yet).
+//! A pushed file that says `standby` cannot take the event down: a writable server hands over as soon as there is
+//! somebody to hand over to, and keeps serving until then (see `handover`).
 
 use super::action::{Plan, Reason};
 use super::blocked::Blocked;
@@ -10,11 +10,11 @@ use super::local::Situation;
 use super::pair::{block, blocked, wait, waiting};
 use super::pair_end::{PeerBlock, PeerWait};
 use crate::desired::Role;
-use crate::observed::{Data, DataState, Flag, Peer, Server};
+use crate::observed::{Data, DataState, Flag, Peer, PeerFacts, Server};
 
 pub(super) fn plan(situation: &Situation<'_>) -> Plan {
     match situation.server {
-        Server::Writable => no_successor(situation.serve(End::Waiting(Waiting::NoSuccessor))),
+        Server::Writable => situation.give(),
         Server::Starting => Plan::waiting(Waiting::ServerStarting),
         Server::Stopping => Plan::waiting(Waiting::ServerStopping),
         Server::ReadOnly { .. } if matches!(situation.data, Data::Recovering | Data::Tainted) => {
@@ -28,18 +28,6 @@ pub(super) fn plan(situation: &Situation<'_>) -> Plan {
             Data::Primary { crashed } => primary(situation, *crashed),
             Data::Recovering | Data::NotOurs(_) | Data::Unclear(_) => situation.unusable(),
         },
-    }
-}
-
-/// The settings may wait for a restart; that nobody can take over is what matters here.
-fn no_successor(plan: Plan) -> Plan {
-    match plan {
-        Plan {
-            steps,
-            end: End::Waiting(Waiting::Restart(_)),
-            flag: _,
-        } => Plan::new(steps, End::Waiting(Waiting::NoSuccessor)),
-        plan => plan,
     }
 }
 
@@ -59,14 +47,35 @@ fn empty(situation: &Situation<'_>, reason: Reason) -> Plan {
 fn replica(situation: &Situation<'_>) -> Plan {
     match situation.peer {
         Peer::None => situation.read_only_with(End::Blocked(Blocked::StandbyWithoutPeer)),
-        Peer::Unknown(silence) => situation.read_only_with(wait(PeerWait::Away(silence.why.clone()))),
+        Peer::Unknown(silence) => {
+            let away = wait(PeerWait::Away(silence.why.clone()));
+            let end = situation.nobody_took().filter(|_| silence.settled);
+            situation.read_only_with(end.unwrap_or(away))
+        }
         Peer::Unauthenticated { why } => situation.read_only_with(block(situation.unauthenticated(why))),
         Peer::Known(facts) if facts.writable() => situation.follow(facts, End::Converged),
-        Peer::Known(facts) if facts.role == Some(Role::Standby) && facts.data != DataState::Primary => {
-            situation.read_only_with(block(PeerBlock::BothStandby))
-        }
-        Peer::Known(_) => situation.read_only_with(wait(PeerWait::NotServing)),
+        Peer::Known(facts) => beside_a_silent_server(situation, facts),
     }
+}
+
+/// The other laptop answers, but is not written to.
+fn beside_a_silent_server(situation: &Situation<'_>, facts: &PeerFacts) -> Plan {
+    if let Some(plan) = situation.take_back(facts) {
+        return plan;
+    }
+    let end = match (facts.role, facts.data) {
+        // That one is never started again.
+        (_, DataState::Primary) if situation.is_newer() => block(PeerBlock::PeerSuperseded),
+        (Some(Role::Standby), DataState::Primary) => wait(PeerWait::NotServing),
+        (Some(Role::Standby), _) => block(PeerBlock::BothStandby),
+        (Some(Role::Primary | Role::Failover), DataState::Replica)
+            if situation.observed.handed_over().is_some() =>
+        {
+            wait(PeerWait::TakesHandover)
+        }
+        (Some(Role::Primary | Role::Failover | Role::Recovery) | None, _) => wait(PeerWait::NotServing),
+    };
+    situation.read_only_with(end)
 }
 
 /// A primary's copy that is not superseded, and its server is down.
@@ -90,6 +99,12 @@ fn primary(situation: &Situation<'_>, crashed: bool) -> Plan {
         Peer::Known(facts) => {
             if !facts.at_rest() && situation.is_newer() {
                 return waiting(PeerWait::StepsDown);
+            }
+            if let Some(plan) = situation.finish_handover(facts) {
+                return plan;
+            }
+            if situation.may_be_a_successor(facts) {
+                return waiting(PeerWait::ServerUnclear);
             }
             if let Some(plan) = situation.must_not_start_beside(facts) {
                 return plan;

@@ -10,14 +10,15 @@ pub mod database;
 pub mod postmaster;
 mod programs;
 pub mod replication;
+pub mod restart;
 pub mod server;
 
 use camino::Utf8Path;
 
 use crate::desired::Desired;
 use crate::observed::{
-    AppFacts, Cluster, DataDirectory, Fact, Installation, NEW_DATABASE_FILE, Observed, Peer, Postmaster,
-    Remembered, Seen, ServerPhase, ServerUser,
+    AppFacts, Cluster, Consents, DataDirectory, Fact, HandedOver, Installation, NEW_DATABASE_FILE, Observed,
+    Peer, Postmaster, Remembered, Seen, ServerPhase, ServerUser,
 };
 use crate::sys::users::Identity;
 use crate::sys::{clock, files, users};
@@ -100,9 +101,16 @@ impl Prober {
             .and_then(DataDirectory::cluster)
             .and_then(Cluster::trusted_sidecar);
         let configuration = configuration::look(desired, sidecar, &around.identity);
+        let running = match postmaster.known() {
+            Some(Postmaster::Running(running)) => Some(running),
+            Some(Postmaster::Down { .. }) | None => None,
+        };
+        let restart = restart::look(desired, running);
         let observed = Observed {
             configuration: Seen::new(Fact::from(configuration), now),
             remembered: around.remembered.clone(),
+            handover_intention: Seen::new(Fact::from(note(&desired.home, HandedOver::FILE)), now),
+            consents: Seen::new(Fact::from(consents(&desired.home)), now),
             data,
             postmaster,
             server: Seen::new(asked.server, now),
@@ -116,6 +124,7 @@ impl Prober {
             replication: Seen::new(asked.replication, now),
             secret: Seen::new(replication::secret(desired, &around.identity), now),
             new_database_allowed: desired.home.join(NEW_DATABASE_FILE).exists(),
+            restart: Seen::new(Fact::from(restart), now),
             triggered: desired
                 .postgres
                 .trigger_file
@@ -162,8 +171,18 @@ fn server_user(desired: &Desired) -> Identity {
 
 /// What `home` remembers of the data directory.
 pub fn remembered(home: &Utf8Path) -> anyhow::Result<Option<Remembered>> {
+    note(home, Remembered::FILE)
+}
+
+/// What persons consented to.
+pub fn consents(home: &Utf8Path) -> anyhow::Result<Consents> {
+    Ok(note(home, Consents::FILE)?.unwrap_or_default())
+}
+
+/// A note in `home`; `None`: there is no such file. One that cannot be understood is an error, never "there is none".
+fn note<T: serde::de::DeserializeOwned>(home: &Utf8Path, name: &str) -> anyhow::Result<Option<T>> {
     use anyhow::Context as _;
-    let path = home.join(Remembered::FILE);
+    let path = home.join(name);
     files::read_if_there(&path)
         .map_err(anyhow::Error::from)
         .and_then(|text| Ok(text.map(|text| serde_json::from_str(&text)).transpose()?))

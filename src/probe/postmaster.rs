@@ -25,6 +25,8 @@ use crate::sys::users::{self, Identity};
 pub struct PidFile {
     /// Line 1.
     pub pid: i32,
+    /// It is a server for a single user, which nobody can connect to.
+    pub single: bool,
     /// Line 4; absent for an instant while the server starts.
     pub port: Option<u16>,
     /// Line 8; absent until the server writes it.
@@ -48,11 +50,15 @@ pub enum Holder {
 pub fn look(desired: &Desired, server_user: &Identity) -> Result<Postmaster> {
     let place = Place::find(desired, server_user)?;
     if let Some(file) = read_pid_file(&desired.postgres.data_directory)?
+        // One for a single user is a tool of ours, or of a person; it counts among the leftovers, which are waited for.
+        && !file.single
         && place.holder(file.pid)? == Holder::Server
+        && let Some(stat) = Stat::read(file.pid)?
     {
         let arguments = process::arguments(file.pid).unwrap_or_default();
         return Ok(Postmaster::Running(RunningServer {
             pid: file.pid,
+            started: stat.started,
             port: file.port.unwrap_or(desired.postgres.port),
             phase: file.phase.unwrap_or(ServerPhase::Starting),
             ours: arguments.contains(&config_file_argument(&desired.conf_directory())),
@@ -119,7 +125,7 @@ impl<'a> Place<'a> {
     }
 
     /// Processes that run `postgres` in this data directory although no postmaster was found: what a killed postmaster
-    /// leaves behind for an instant, or a server whose pid file somebody deleted.
+    /// leaves behind for an instant, a server whose pid file somebody deleted, or one for a single user.
     fn leftovers(&self) -> Result<Vec<i32>> {
         let mut found = Vec::new();
         for pid in process::all().context("cannot list processes")? {
@@ -198,9 +204,10 @@ pub fn read_pid_file(data_directory: &Utf8Path) -> Result<Option<PidFile>> {
 fn parse(text: &str) -> Option<PidFile> {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     // A negative number is a single-user server's.
-    let pid: i32 = lines.first()?.parse::<i32>().ok()?.checked_abs()?;
+    let pid: i32 = lines.first()?.parse().ok()?;
     Some(PidFile {
-        pid,
+        pid: pid.checked_abs()?,
+        single: pid < 0,
         port: lines.get(3).and_then(|port| port.parse().ok()),
         phase: lines.get(7).and_then(|word| match *word {
             "starting" => Some(ServerPhase::Starting),
@@ -220,12 +227,14 @@ mod tests {
         let whole = "4711\n/data\n1764000000\n5432\n/run\nlocalhost\n 1 2\nready   \n";
         let file = PidFile {
             pid: 4711,
+            single: false,
             port: Some(5432),
             phase: Some(ServerPhase::Ready),
         };
         assert_eq!(parse(whole), Some(file));
         assert_eq!(parse("4711\n").and_then(|file| file.phase), None);
-        assert_eq!(parse("-4711\n/data\n").map(|file| file.pid), Some(4711));
+        let single = parse("-4711\n/data\n").map(|file| (file.pid, file.single));
+        assert_eq!(single, Some((4711, true)));
         assert_eq!(parse(""), None);
         assert_eq!(parse("rubbish\n"), None);
     }

@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 use super::{database, replication};
 use crate::desired::Desired;
 use crate::lineage::{Epoch, Lsn};
-use crate::observed::{Answer, DatabaseFacts, Fact, ReplicationFacts, ServerFacts};
+use crate::observed::{Answer, DatabaseFacts, Fact, PendingSetting, ReplicationFacts, ServerFacts};
 use crate::plan::configuration::SUPERUSER;
 use crate::sys::files::read_end;
 
@@ -71,7 +71,7 @@ struct Slow {
     about: (u32, bool),
     epochs: Vec<Epoch>,
     auto_conf_in_force: Vec<String>,
-    pending_restart: Vec<String>,
+    pending_restart: Vec<PendingSetting>,
     oldest_wal: Option<Lsn>,
     configuration_errors: Vec<String>,
     database: Fact<DatabaseFacts>,
@@ -169,6 +169,9 @@ impl Session {
             checkpoint_timeline: text(&row, "checkpoint_timeline")?
                 .parse()
                 .context("the checkpoint's timeline is no number")?,
+            since_checkpoint: text(&row, "since_checkpoint")?
+                .parse()
+                .context("the WAL since the last checkpoint is no number")?,
             replay_paused: text(&row, "replay_paused")? == "t",
             replayed_until: row.get("replayed_until").map(ToOwned::to_owned),
             receiver: None,
@@ -208,7 +211,7 @@ impl Session {
                         }
                         Some(_) | None => None,
                     },
-                    pending_restart: column(client, include_str!("pending_restart.sql")).await?,
+                    pending_restart: pending_restart(client).await?,
                     configuration_errors: column(client, include_str!("configuration_errors.sql")).await?,
                     replication: match &desired.peer {
                         Some(_) if facts.in_recovery || !facts.read_only => {
@@ -281,6 +284,15 @@ pub(crate) async fn open(config: &Config) -> Result<Client> {
     Ok(client)
 }
 
+async fn pending_restart(client: &Client) -> Result<Vec<PendingSetting>> {
+    let rows = column(client, include_str!("pending_restart.sql")).await?;
+    rows.iter()
+        .map(|row| {
+            serde_json::from_str(row).context("a setting that waits for a restart cannot be understood")
+        })
+        .collect()
+}
+
 /// The rows of `paceline.epoch`, oldest first; none also when there is no such table.
 pub async fn epochs(client: &Client) -> Result<Vec<Epoch>> {
     let exists = one(
@@ -350,6 +362,12 @@ pub async fn loaded(client: &Client) -> Result<Loaded> {
         from_auto_conf: column(client, AUTO_CONF_IN_FORCE).await?,
         errors: column(client, include_str!("configuration_errors.sql")).await?,
     })
+}
+
+/// When a session last read the configuration.
+pub async fn loaded_at(client: &Client) -> Result<String> {
+    let row = one(client, "select pg_conf_load_time()::text as loaded").await?;
+    Ok(text(&row, "loaded")?.to_owned())
 }
 
 /// Runs SQL text within the limit and gives its rows. No prepared statements: they need more round trips.

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::executor::Decision;
 use super::{Ended, Look, Loop, Mode, ON_THE_WAY, Question, THOROUGH_EVERY, TICK, report_unsupported};
 use crate::desired::Reading;
 use crate::exec::app::Order;
-use crate::observed::{Fact, Moment, Observed, Seen, Server};
-use crate::plan::{End, PeerWait, Plan, Waiting, effective, gate, plan};
+use crate::history;
+use crate::observed::{Fact, Flag, HandedOver, Moment, Observed, Peer, Seen, Server};
+use crate::peer::View;
+use crate::plan::{Blocked, End, PeerWait, Plan, Waiting, checked_plan, effective, gate};
 use crate::probe::FromInside;
 use crate::status::{FileState, status};
 use crate::supervise::output::Output;
@@ -34,6 +38,10 @@ impl Loop {
                     self.desired = Arc::new(valid.desired.clone());
                     self.in_force.send_replace(Arc::clone(&self.desired));
                     tracing::info!(digest = %file.digest, role = %self.desired.role, "state file read");
+                    self.record(
+                        "state_file",
+                        &json!({ "digest": file.digest, "role": self.desired.role.word() }),
+                    );
                     report_unsupported(&self.desired);
                 }
                 Err(why) => file.error = Some(why),
@@ -43,6 +51,7 @@ impl Loop {
             && let Some(error) = &file.error
         {
             tracing::error!("the state file is not taken; the last valid one stays in force:\n{error}");
+            self.record("state_file", &json!({ "error": error }));
         }
         if file.warning != self.file.warning
             && let Some(warning) = &file.warning
@@ -109,12 +118,28 @@ impl Loop {
         observed.app = self.app.borrow_and_update().clone();
         self.failure.borrow_and_update();
         let now = clock::now();
+        if let Some(slept) = self.slept.check() {
+            tracing::info!(
+                slept_s = slept.as_secs(),
+                "the laptop slept; the other one is asked before anything is relied on"
+            );
+            self.woke_at = Some(now);
+            self.peer.ask_now();
+        }
         let view = self.peer.views().borrow().clone();
-        observed.peer = view.at(now, self.desired.safety.peer_wait);
+        observed.peer = if self.woke_at.is_none_or(|woke_at| view.asked_since(woke_at)) {
+            view.at(now, self.desired.safety.peer_wait)
+        } else {
+            View::not_asked(now)
+        };
         observed.peer_memory = Seen::new(view.memory, now);
         observed.flag = self.flag;
+        if self.mode == Mode::Once {
+            // A restart is a daemon's work: only that one stops the application first.
+            observed.restart.fact = Fact::Known(None);
+        }
         let desired = effective(&self.desired, observed);
-        let mut decided = plan(&desired, observed, now);
+        let mut decided = checked_plan(&desired, observed, now);
         // What is being done stays announced until a look shows what it came to.
         let acting = self
             .acting
@@ -128,7 +153,7 @@ impl Loop {
             self.flag = decided.flag.map(|flag| (flag, now));
             observed.flag = self.flag;
             let shown = decided;
-            decided = plan(&desired, observed, now);
+            decided = checked_plan(&desired, observed, now);
             decided.flag = acting.or(decided.flag);
             if decided.flag != shown.flag {
                 // Never act on a flag that was not shown.
@@ -142,6 +167,8 @@ impl Loop {
         self.plan = decided;
         if judged != self.gate {
             tracing::info!(gate = judged.word(), reason = judged.reason(), "gate");
+            let event = json!({ "state": judged.word(), "reason": judged.reason() });
+            history::record(&self.desired.home, "gate", &event);
             self.gate = judged;
         }
         drop(desired);
@@ -150,6 +177,7 @@ impl Loop {
             self.peer.ask_now();
         }
         self.log_plan();
+        self.tell_manager();
         self.orders.send_replace(Some(Order {
             desired: Arc::clone(&self.desired),
             gate: self.gate.clone(),
@@ -161,6 +189,14 @@ impl Loop {
             ending: self.ending,
         })));
         self.publish(now);
+    }
+
+    /// What the other laptop last said that makes us look at our own server again.
+    pub(super) fn heard(&self) -> Option<(Option<Flag>, Option<HandedOver>, Fact<Server>)> {
+        match &self.observed.as_ref()?.peer {
+            Peer::Known(facts) => Some((facts.flag, facts.handed_over.clone(), facts.server.clone())),
+            Peer::None | Peer::Unknown(_) | Peer::Unauthenticated { .. } => None,
+        }
     }
 
     pub(super) fn publish(&mut self, now: Moment) {
@@ -175,7 +211,7 @@ impl Loop {
             failure.as_ref(),
             now,
         );
-        next.plan.progress.clone_from(&self.progress.borrow_and_update());
+        next.plan.under_way(self.progress.borrow_and_update().clone());
         self.published.send_if_modified(|published| {
             let (revision, news) = match published {
                 Some(before) => {
@@ -188,6 +224,25 @@ impl Loop {
             *published = Some(Arc::new(next));
             news
         });
+    }
+
+    /// What the service manager shows: the plan and the gate, in words.
+    fn tell_manager(&mut self) {
+        if self.mode != Mode::Daemon {
+            return;
+        }
+        let plan = match (self.plan.first(), &self.plan.end) {
+            (Some(step), _) => step.action.to_string(),
+            (None, End::Converged) => "as declared".to_owned(),
+            (None, End::Waiting(waiting)) => format!("waiting: {waiting}"),
+            (None, End::Blocked(blocked)) => format!("BLOCKED: {blocked}"),
+        };
+        let words = format!("{}, gate {}: {plan}", self.desired.role, self.gate.word());
+        self.manager.status(&words);
+    }
+
+    pub(super) fn record(&self, what: &str, fields: &Value) {
+        history::record(&self.desired.home, what, fields);
     }
 
     /// One line for each change of the plan, none for each look.
@@ -208,8 +263,25 @@ impl Loop {
             return;
         }
         let role = self.desired.role;
+        let planned: Vec<String> = self
+            .plan
+            .steps
+            .iter()
+            .map(|step| step.action.to_string())
+            .collect();
+        self.record(
+            "plan",
+            &json!({
+                "role": role.word(), "state": state, "steps": planned, "hint": hint,
+                "reason": (!reason.is_empty()).then_some(&reason),
+            }),
+        );
         let hint = hint.unwrap_or_default();
         match (&self.plan.end, self.plan.steps.is_empty()) {
+            // A mistake of ours, not of a person.
+            (End::Blocked(Blocked::PlanRefused { .. }), _) => {
+                tracing::error!(%role, "plan: refused: {reason} (hint: {hint})");
+            }
             (End::Blocked(_), _) => tracing::warn!(%role, steps, "plan: {state}: {reason} (hint: {hint})"),
             (End::Waiting(_), true) => tracing::info!(%role, "plan: {state}: {reason}"),
             (End::Converged, true) => tracing::info!(%role, "plan: {state}"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
+use serde_json::json;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -11,6 +12,7 @@ use super::Look;
 use crate::desired::Desired;
 use crate::exec::{Context, carry_out};
 use crate::hint::hint_of;
+use crate::history;
 use crate::observed::{AppFacts, Flag, Moment};
 use crate::plan::{Action, Plan};
 use crate::probe::server::Shared;
@@ -98,6 +100,13 @@ pub(super) async fn execute(
         }
         let mut acted_at = busy.lock().await;
         tracing::info!(action = name, reason = %step.reason, "doing: {}", step.action);
+        let home = &decision.desired.home;
+        let what = step.action.to_string();
+        history::record(
+            home,
+            "begun",
+            &json!({ "action": name, "what": what, "reason": step.reason.to_string() }),
+        );
         let announced = |ended_at| step.action.flag().map(|flag| Acting { flag, ended_at });
         acting.send_replace(announced(None));
         let begun = Instant::now();
@@ -126,6 +135,11 @@ pub(super) async fn execute(
         match outcome {
             Ok(()) => {
                 tracing::info!(action = name, took_ms, "done");
+                history::record(
+                    home,
+                    "done",
+                    &json!({ "action": name, "what": what, "took_ms": took_ms }),
+                );
                 failures.send_if_modified(|failure| failure.take().is_some());
             }
             Err(error) => {
@@ -142,6 +156,14 @@ pub(super) async fn execute(
                         .as_ref()
                         .is_none_or(|before| before.error != failure.error)
                 {
+                    history::record(
+                        home,
+                        "failed",
+                        &json!({
+                            "action": name, "what": what, "took_ms": took_ms, "attempts": attempts,
+                            "error": failure.error, "hint": failure.hint,
+                        }),
+                    );
                     tracing::error!(
                         action = name,
                         took_ms,

@@ -16,9 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use serde_json::json;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use self::executor::{Acting, Decision, Reports, execute};
 use crate::api;
@@ -30,7 +31,9 @@ use crate::peer;
 use crate::plan::{Gate, Plan};
 use crate::probe::{FromInside, Prober};
 use crate::status::{Failure, FileState, Status};
+use crate::supervise::manager::Manager;
 use crate::supervise::signals::{self, Request, Requests};
+use crate::sys::alarm::{Alarm, Slept};
 use crate::sys::clock;
 use crate::sys::process::Process;
 
@@ -73,6 +76,12 @@ struct Loop {
     served: bool,
     /// What we announce, and since when.
     flag: Option<(Flag, Moment)>,
+    /// Whoever started us.
+    manager: Manager,
+    /// Whether the laptop slept.
+    slept: Slept,
+    /// When it last woke up: what was heard of the other laptop before that is old.
+    woke_at: Option<Moment>,
     /// The other laptop.
     peer: peer::Handle,
     /// The declaration in force, for those who ask the other laptop and answer it.
@@ -171,6 +180,9 @@ pub async fn run(
         ending: false,
         served: false,
         flag: None,
+        manager: Manager::new(),
+        slept: Slept::since_now(),
+        woke_at: None,
         peer,
         in_force,
         logged: String::new(),
@@ -188,7 +200,12 @@ pub async fn run(
         server: None,
     };
     this.take(&readings.borrow_and_update().clone());
+    this.record(
+        "daemon",
+        &json!({ "state": "starts", "version": env!("CARGO_PKG_VERSION") }),
+    );
 
+    let alarm = Alarm::new()?;
     let mut wanted = Some(Look::Thorough);
     let mut next = Instant::now();
     let mut finding: Option<JoinHandle<Result<Successor>>> = None;
@@ -200,6 +217,7 @@ pub async fn run(
             wanted = None;
             next = Instant::now() + TICK;
         }
+        let alive_within = this.manager.alive();
         // An action under way, or one that ended after the last look, may have brought up what has to be stopped.
         if let Ok(acted_at) = busy.try_lock()
             && this.looked_at >= *acted_at
@@ -221,6 +239,7 @@ pub async fn run(
                 let reading = readings.borrow_and_update().clone();
                 let changed = this.take(&reading);
                 this.decide();
+                this.manager.reloaded();
                 // What is to be done now is begun on what is known; its effect looks again, and so do we after it.
                 if changed && this.plan.steps.is_empty() {
                     wanted = Some(closer(wanted, Look::Thorough));
@@ -228,7 +247,12 @@ pub async fn run(
             }
             Ok(()) = peer_news.changed() => {
                 peer_news.mark_unchanged();
+                let heard = this.heard();
                 this.decide();
+                // What it does now depends on how far our copy is by now.
+                if this.heard() != heard {
+                    wanted = Some(closer(wanted, Look::Quick));
+                }
             }
             Ok(()) = this.app.changed() => this.decide(),
             Ok(()) = this.failure.changed() => this.decide(),
@@ -249,12 +273,18 @@ pub async fn run(
                 }
                 Request::End => {
                     tracing::info!("asked to end");
+                    this.record("daemon", &json!({ "state": "was asked to end" }));
+                    this.manager.stopping();
                     this.ending = true;
                     (finding, successor) = (None, None);
                     this.decide();
                     wanted = Some(Look::Quick);
                 }
-                Request::Reread => handle.poke(),
+                Request::Reread => {
+                    handle.poke();
+                    // A file that says the same as before is no news.
+                    this.manager.reloaded();
+                }
                 Request::Reexecute => match &this.file.error {
                     // The new program would read the file anew, and this one knows better what was in force.
                     Some(error) => tracing::error!(
@@ -303,7 +333,10 @@ pub async fn run(
                 this.server = None;
                 wanted = Some(Look::Thorough);
             }
-            () = sleep_until(next) => if this.looking {
+            // Cancel-safe: a ring that is not waited for is not kept.
+            () = alarm.after(pause(next, alive_within)) => if Instant::now() < next {
+                // Only the sign of life was due.
+            } else if this.looking {
                 // The look takes its time; what was seen before gets older.
                 this.decide();
                 next = Instant::now() + TICK;
@@ -312,6 +345,12 @@ pub async fn run(
             },
         }
     }
+}
+
+/// How long the loop may rest.
+fn pause(next: Instant, alive_within: Option<Duration>) -> Duration {
+    let rest = next.saturating_duration_since(Instant::now());
+    alive_within.map_or(rest, |within| rest.min(within))
 }
 
 /// The closer of two looks.

@@ -1,6 +1,6 @@
 //! Running a PostgreSQL tool to its end: as the server's user, with a time limit, dying with us.
 
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -24,12 +24,7 @@ pub async fn run(
     identity: &Identity,
     limit: Duration,
 ) -> Result<String> {
-    let (child, mut group) = start(program, arguments, identity, Stdio::piped())?;
-    let output = timeout(limit, child.wait_with_output())
-        .await
-        .with_context(|| format!("{program} did not end within {} seconds", limit.as_secs()))?
-        .with_context(|| format!("cannot run {program}"))?;
-    group.0 = None;
+    let output = output(program, arguments, identity, limit).await?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -37,6 +32,22 @@ pub async fn run(
         bail!("{program} failed ({}): {}", output.status, errors.join("; "));
     }
     Ok(text)
+}
+
+/// Runs a program and gives everything that it came to.
+pub async fn output(
+    program: &Utf8Path,
+    arguments: &[&str],
+    identity: &Identity,
+    limit: Duration,
+) -> Result<Output> {
+    let (child, mut group) = start(program, arguments, identity, Stdio::piped())?;
+    let output = timeout(limit, child.wait_with_output())
+        .await
+        .with_context(|| format!("{program} did not end within {} seconds", limit.as_secs()))?
+        .with_context(|| format!("cannot run {program}"))?;
+    group.0 = None;
+    Ok(output)
 }
 
 /// Runs a program that says on standard error how far it has come, in lines that end in a line feed or, as for a

@@ -13,6 +13,12 @@ pub fn now() -> Moment {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Moment::default(), |t| Moment::from_boot(Duration::from(t)))
 }
 
+/// Names the time since the machine was last switched on; `None`: that cannot be told.
+pub fn boot() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned())
+}
+
 /// The same, so long ago.
 pub fn timestamp_before(ago: Duration) -> String {
     let then = jiff::Timestamp::now().checked_sub(ago);

@@ -75,6 +75,12 @@ pub fn sync_parent(path: &Utf8Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+/// Makes everything durable that was written to the file system that holds `path`.
+pub fn sync_file_system(path: &Utf8Path) -> io::Result<()> {
+    rustix::fs::syncfs(File::open(path)?)?;
+    Ok(())
+}
+
 /// Exchanges what two names stand for, in one step. The names' durability is the caller's.
 ///
 /// Where the file system cannot do that (NFS, some FUSE and overlay file systems), renames do: `a` becomes `<b>.old`, `b`

@@ -21,6 +21,19 @@ pub fn in_use(address: SocketAddr) -> bool {
     matches!(TcpListener::bind(address), Err(e) if e.kind() == io::ErrorKind::AddrInUse)
 }
 
+/// The first of these addresses, written as in PostgreSQL's `listen_addresses`, on which somebody listens on this port.
+/// A name that is no address is left to the server.
+pub fn first_in_use(listen_addresses: &str, port: u16) -> Option<IpAddr> {
+    listen_addresses
+        .split(',')
+        .filter_map(|element| match element.trim() {
+            "*" | "0.0.0.0" => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            other => other.parse().ok(),
+        })
+        .find(|ip| in_use(SocketAddr::new(*ip, port)))
+}
+
 /// Which process listens on a TCP port, as "python3 (process 4711)"; `None`: it cannot be seen (another user's).
 pub fn listener(port: u16) -> Option<String> {
     let suffix = format!(":{port:04X}");

@@ -113,8 +113,9 @@ impl Process {
     }
 }
 
+/// Waits on a descriptor by the runtime.
 #[expect(unsafe_code, reason = "tokio cannot see that a descriptor stays the same")]
-fn register(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn register(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and `AsyncFd` owns it.
     unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) }.map_err(io::Error::from)
 }

@@ -98,6 +98,8 @@ pub struct Laptop {
     pub api: u16,
     program: PathBuf,
     as_: As,
+    /// What the daemon finds in its environment besides the usual.
+    pub environment: Vec<(&'static str, String)>,
     daemon: Option<Child>,
     log: Arc<Log>,
 }
@@ -129,6 +131,7 @@ impl Laptop {
             api: port(),
             program,
             as_,
+            environment: Vec::new(),
             daemon: None,
             log: Arc::default(),
         };
@@ -198,6 +201,7 @@ impl Laptop {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             // What a daemon inherits must not reach server or application.
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("PGPASSWORD", "inherited")
             .env("PGPORT", "1");
         if self.as_ == As::Postgres {

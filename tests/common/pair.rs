@@ -60,6 +60,28 @@ impl Pair {
         self.bravo.write_state(&yaml("bravo", role, &self.alpha, more));
     }
 
+    /// Alpha, which holds one row and whatever `more` writes, has handed over, and bravo is gone before it took over.
+    pub fn abandoned(more: impl Fn(&Self)) -> Self {
+        // On a busy machine bravo may be faster than we are; then it is tried again.
+        for _ in 0..5 {
+            let mut pair = Self::following();
+            pair.alpha
+                .sql("create table riders (bib int); insert into riders values (1)");
+            pair.bravo.wait_sql("select count(*) from riders", "1");
+            more(&pair);
+            pair.declare_bravo("primary", "");
+            pair.bravo.wait_reason("waiting", "serves; this one follows it");
+            pair.declare_alpha("standby", "");
+            pair.alpha.wait_log("action=\"promise_handover\"");
+            pair.bravo.kill_daemon();
+            super::crash_server(&pair.bravo.data());
+            if !pair.bravo.log().contains("action=\"promote\"") {
+                return pair;
+            }
+        }
+        panic!("bravo was always faster");
+    }
+
     /// Alpha loses power: daemon and server are gone at once.
     pub fn kill_alpha(&mut self) {
         self.alpha.kill_daemon();

@@ -6,7 +6,7 @@ use paceline::plan::{Gate, Plan, gate};
 
 use super::product::Case;
 use super::properties::{Verdict, ensure};
-use super::world::{ago, now};
+use super::world::{ago, consented, now};
 
 fn before() -> [Gate; 3] {
     [
@@ -54,7 +54,10 @@ pub fn twins_change_nothing(case: &Case<'_>, plan: &Plan) -> Verdict {
     );
     let asked = !matches!(&case.observed.peer, Peer::Unknown(silence) if silence.how == Unanswered::NotYet);
     let serves = matches!(case.data, Data::Primary { .. }) && case.server == Server::Writable;
-    if !conflict || !asked || !serves || case.observed.superseded() {
+    // A person chose to give this one up.
+    let gives_up =
+        consented(&case.observed, plan) && plan.steps.iter().any(|step| step.action.touches_server());
+    if !conflict || !asked || !serves || gives_up || case.observed.superseded() {
         return Ok(());
     }
     let judge = |previous: &Gate| gate(previous, case.desired, &case.observed, plan, now());

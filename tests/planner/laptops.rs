@@ -1,20 +1,23 @@
 //! Two laptops in one small world: what each shows and has seen of the other, what its plan does to it, what may happen
-//! to it. See `pair` for where that leads.
+//! to it. See `happenings` for what becomes of them, `explorer` for where that leads.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
 use paceline::desired::{Desired, Role};
 use paceline::lineage::{Epoch, Lineage, Lsn, Relation, relation};
 use paceline::observed::{
-    Data, Fact, Flag, Observed, Peer, PeerFacts, PeerMemory, SeesUs, Server, Unanswered,
+    Consents, Data, Fact, Flag, Observed, Peer, PeerFacts, PeerMemory, SeesUs, Server, Unanswered,
 };
-use paceline::plan::{Action, Plan, plan};
+use paceline::plan::{Plan, check, plan};
 
-use super::world::{Copy, ago, answer, desired, epoch, memory, now, seen, silence};
+use uuid::Uuid;
+
+use super::world::{Copy, ago, answer, desired, epoch, memory, now, promise, seen, silence};
 
 pub const NAMES: [&str; 2] = ["alpha", "bravo"];
-const READ_ONLY: Server = Server::ReadOnly { streaming: false };
+pub const READ_ONLY: Server = Server::ReadOnly { streaming: false };
 
 /// What a laptop shows to the other one.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -26,8 +29,12 @@ pub struct Shown {
     pub timeline: u32,
     pub position: Option<u64>,
     pub flag: Option<Flag>,
+    /// What it gave away: epoch and shutdown checkpoint.
+    pub handed_over: Option<(u128, u64)>,
     /// Which flag of the other one it has seen.
     pub sees: Option<Flag>,
+    /// As what it has seen the other one declared.
+    pub sees_role: Option<Role>,
 }
 
 /// A laptop: its disk, its server, its daemon.
@@ -41,6 +48,9 @@ pub struct Node {
     pub timeline: u32,
     pub position: u64,
     pub intended: Option<u128>,
+    /// The note that it gave its copy away: epoch and shutdown checkpoint.
+    pub promise: Option<(u128, u64)>,
+    pub consented: Consented,
     pub served: bool,
     pub flag: Option<Flag>,
     /// What the other one showed when it was last asked.
@@ -51,8 +61,39 @@ pub struct Node {
     pub memory: Option<Shown>,
 }
 
-/// Of every epoch: its name, where it begins, the one it branched off (0: none).
-pub type Begins = Vec<(u128, u64, u128)>;
+/// An epoch: its name, where it begins, the one it branched off (0: none), those that were given up for it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Begun {
+    pub name: u128,
+    pub at: u64,
+    pub parent: u128,
+    pub supersedes: Vec<u128>,
+}
+
+impl Begun {
+    fn epoch(&self, timeline: u32) -> Epoch {
+        let parent = (self.parent != 0).then_some(self.parent);
+        Epoch {
+            supersedes: self.supersedes.iter().copied().map(Uuid::from_u128).collect(),
+            ..epoch(self.name, timeline, self.at, parent)
+        }
+    }
+}
+
+/// Every epoch that was ever named.
+pub type Begins = Vec<Begun>;
+
+/// What a person consented to.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Consented {
+    /// The word in the state file.
+    pub word: Option<String>,
+    pub used: Vec<String>,
+    pub granted: Option<String>,
+}
+
+/// Everything that a plan of the model depends on.
+type Known = (usize, Node, Server, bool, Begins);
 
 /// Both laptops' declarations, by role.
 pub type Bases = [[Desired; 3]; 2];
@@ -63,9 +104,15 @@ pub struct World {
     pub link: bool,
     /// Where each epoch begins, by its name.
     pub begins: Begins,
+    /// Of each epoch, how far somebody was told that it is safe.
+    pub acknowledged: Vec<(u128, u64)>,
     /// How often something may still happen that no plan asks for.
     pub accidents: u8,
     pub edits: u8,
+    /// Persons consent to what is offered.
+    pub consents: bool,
+    /// Nobody ever declares failover, so nothing may be lost.
+    pub careful: bool,
 }
 
 impl Node {
@@ -78,6 +125,8 @@ impl Node {
             timeline: 1,
             position: 10,
             intended: None,
+            promise: None,
+            consented: Consented::default(),
             served: server == Server::Writable,
             flag: None,
             view: None,
@@ -99,21 +148,25 @@ impl World {
         Self {
             nodes,
             link: true,
-            begins: vec![(1, 1, 0)],
+            begins: vec![Begun {
+                name: 1,
+                at: 1,
+                parent: 0,
+                supersedes: Vec::new(),
+            }],
+            acknowledged: Vec::new(),
             accidents,
             edits,
+            consents: false,
+            careful: false,
         }
     }
 
     pub fn epochs(&self, names: &[u128]) -> Vec<Epoch> {
         let one = |(place, name): (usize, &u128)| {
-            let (_, begin, parent) = self
-                .begins
-                .iter()
-                .find(|(known, ..)| known == name)
-                .expect("begun");
+            let begun = self.begun(*name);
             let timeline = u32::try_from(place).expect("few") + 1;
-            epoch(*name, timeline, *begin, (*parent != 0).then_some(*parent))
+            begun.epoch(timeline)
         };
         names.iter().enumerate().map(one).collect()
     }
@@ -133,7 +186,7 @@ impl World {
         Shown {
             role: node.role,
             data: node.data.clone(),
-            server: node.server,
+            server: self.server(number),
             epochs: node.epochs.clone(),
             timeline: node.timeline,
             position: observed
@@ -141,8 +194,65 @@ impl World {
                 .and_then(|lineage| lineage.position)
                 .map(|position| position.0),
             flag: node.flag,
+            handed_over: observed
+                .handed_over()
+                .map(|promise| (promise.epoch.as_u128(), promise.shutdown_checkpoint_lsn.0)),
             sees: node.view.as_ref().and_then(|view| view.flag),
+            sees_role: node.view.as_ref().map(|view| view.role),
         }
+    }
+
+    /// Its server, which streams or does not.
+    pub fn server(&self, number: usize) -> Server {
+        match self.nodes[number].server {
+            Server::ReadOnly { .. } => Server::ReadOnly {
+                streaming: self.streams(number),
+            },
+            server => server,
+        }
+    }
+
+    /// Whether its standby's server gets what the other one has: of one that is written to, or what it lacks of another
+    /// standby.
+    pub fn streams(&self, number: usize) -> bool {
+        let (node, other) = (&self.nodes[number], &self.nodes[1 - number]);
+        let place = |node: &Node| (node.timeline, node.position);
+        let serves = match other.server {
+            Server::Writable => place(node) <= place(other),
+            Server::ReadOnly { .. } => node.timeline == other.timeline && node.position < other.position,
+            Server::Down | Server::Starting | Server::Stopping => false,
+        };
+        self.link && node.server == READ_ONLY && serves && node.epochs == other.epochs
+    }
+
+    /// Whether its copy holds this epoch up to this position.
+    pub fn holds(&self, number: usize, epoch: u128, position: u64) -> bool {
+        let node = &self.nodes[number];
+        let path = &node.epochs[..(node.timeline as usize).min(node.epochs.len())];
+        let Some(place) = path.iter().position(|name| *name == epoch) else {
+            return false;
+        };
+        let end = match path.get(place + 1) {
+            Some(next) => self.begun(*next).at,
+            None => node.position,
+        };
+        position <= end
+    }
+
+    /// Whether its copy holds everything that the other one's holds.
+    pub fn holds_all_of_the_other(&self, number: usize) -> bool {
+        let other = &self.nodes[1 - number];
+        match (&other.data, other.epochs.get(other.timeline as usize - 1)) {
+            (Data::Primary { .. } | Data::Replica, Some(last)) => self.holds(number, *last, other.position),
+            _ => true,
+        }
+    }
+
+    fn begun(&self, name: u128) -> &Begun {
+        self.begins
+            .iter()
+            .find(|begun| begun.name == name)
+            .expect("begun")
     }
 
     pub fn facts(&self, shown: &Shown, number: usize, asked: bool) -> PeerFacts {
@@ -152,8 +262,9 @@ impl World {
         facts.lineage = self.lineage(&shown.epochs, shown.timeline, shown.position);
         facts.flag = shown.flag;
         facts.asked_at = if asked { now() } else { ago(2) };
+        facts.handed_over = shown.handed_over.map(|(epoch, at)| promise(epoch, at));
         facts.sees = Some(SeesUs {
-            role: None,
+            role: shown.sees_role,
             flag: shown.sees,
         });
         facts
@@ -165,16 +276,24 @@ impl World {
         let lineage = self.lineage(&shown.epochs, shown.timeline, shown.position);
         let mut memory = memory(Some(shown.role), shown.data.state(), lineage, shown.flag);
         memory.writable = shown.server == Server::Writable;
+        memory.handed_over = shown.handed_over.map(|(epoch, at)| promise(epoch, at));
         Some(memory)
     }
 
-    pub fn declared<'a>(&self, number: usize, bases: &'a Bases) -> &'a Desired {
+    pub fn declared<'a>(&self, number: usize, bases: &'a Bases) -> Cow<'a, Desired> {
         let role = match self.nodes[number].role {
             Role::Primary => 0,
             Role::Standby => 1,
             Role::Failover | Role::Recovery => 2,
         };
-        &bases[number][role]
+        let declared = &bases[number][role];
+        match &self.nodes[number].consented.word {
+            None => Cow::Borrowed(declared),
+            word => Cow::Owned(Desired {
+                consent: word.clone(),
+                ..declared.clone()
+            }),
+        }
     }
 
     /// Of itself.
@@ -183,28 +302,26 @@ impl World {
             static MADE: RefCell<HashMap<(usize, Node, Begins), Observed>> = RefCell::default();
         }
         let node = &self.nodes[number];
+        let server = self.server(number);
         let alone = Node {
             role: Role::Primary,
+            server,
             served: false,
             flag: None,
             view: None,
             asked: false,
             memory: None,
+            consented: Consented::default(),
             ..node.clone()
         };
         let key = (number, alone, self.begins.clone());
         let make = || {
-            let intended = node.intended.map(|name| {
-                let (_, begin, parent) = self
-                    .begins
-                    .iter()
-                    .find(|(known, ..)| *known == name)
-                    .expect("begun");
-                epoch(name, node.timeline + 1, *begin, Some(*parent))
-            });
+            let intended = node
+                .intended
+                .map(|name| self.begun(name).epoch(node.timeline + 1));
             let copy = Copy {
                 data: node.data.clone(),
-                server: node.server,
+                server,
                 system_identifier: "7".to_owned(),
                 epochs: self.epochs(&node.epochs),
                 timeline: node.timeline,
@@ -213,7 +330,10 @@ impl World {
             };
             let mut desired = desired(Role::Primary, true);
             NAMES[number].clone_into(&mut desired.node);
-            copy.observed(&desired)
+            let mut observed = copy.observed(&desired);
+            let intention = node.promise.map(|(epoch, at)| promise(epoch, at));
+            observed.handover_intention = seen(Fact::Known(intention));
+            observed
         };
         MADE.with_borrow_mut(|made| made.entry(key).or_insert_with(make).clone())
     }
@@ -223,6 +343,10 @@ impl World {
         let node = &self.nodes[number];
         let mut observed = self.observed(number);
         observed.served = node.served;
+        observed.consents = seen(Fact::Known(Consents {
+            used: node.consented.used.clone(),
+            granted: node.consented.granted.clone(),
+        }));
         observed.flag = node.flag.map(|flag| (flag, ago(1)));
         observed.peer_memory = seen(Fact::Known(self.remembered(number)));
         observed.peer = match (&node.view, self.link) {
@@ -235,191 +359,23 @@ impl World {
 
     pub fn plan(&self, number: usize, bases: &Bases) -> Plan {
         thread_local! {
-            static PLANNED: RefCell<HashMap<(usize, Node, bool, Begins), Plan>> = RefCell::default();
+            static PLANNED: RefCell<HashMap<Known, Plan>> = RefCell::default();
         }
-        let key = (number, self.nodes[number].clone(), self.link, self.begins.clone());
-        let make = || plan(self.declared(number, bases), &self.seen(number), now());
+        let node = self.nodes[number].clone();
+        let key = (number, node, self.server(number), self.link, self.begins.clone());
+        let make = || {
+            let (declared, seen) = (self.declared(number, bases), self.seen(number));
+            let planned = plan(&declared, &seen, now());
+            if let Err(fault) = check(&declared, &seen, &planned, now()) {
+                panic!("{fault}: {planned:?}");
+            }
+            planned
+        };
         PLANNED.with_borrow_mut(|planned| planned.entry(key).or_insert_with(make).clone())
     }
 
     pub fn relation(&self) -> Option<Relation> {
         let lineage = |number| self.observed(number).lineage();
         Some(relation(&lineage(0)?, &lineage(1)?))
-    }
-
-    pub fn crash(node: &mut Node) {
-        if matches!(node.server, Server::Writable) {
-            node.data = Data::Primary { crashed: true };
-        }
-        node.server = Server::Down;
-    }
-
-    /// The effect of a step, whole or not at all; those that change nothing here are done when they are planned.
-    pub fn carry_out(&self, number: usize, action: &Action) -> Option<Self> {
-        let mut next = self.clone();
-        let other = self.nodes[1 - number].clone();
-        let node = &mut next.nodes[number];
-        match action {
-            Action::CreateCluster(_) => {
-                node.data = Data::Primary { crashed: false };
-                node.epochs = vec![1];
-                node.timeline = 1;
-                node.position = 10;
-            }
-            Action::StartServer(start) => {
-                node.server = if start.standby {
-                    READ_ONLY
-                } else {
-                    Server::Starting
-                };
-            }
-            Action::StopServer => {
-                if node.server == Server::Writable {
-                    node.data = Data::Primary { crashed: false };
-                }
-                node.server = Server::Down;
-            }
-            Action::Clone(_) => {
-                if !self.link || other.server != Server::Writable {
-                    return None;
-                }
-                node.data = Data::Replica;
-                node.epochs.clone_from(&other.epochs);
-                node.timeline = other.timeline;
-                node.position = other.position;
-                node.intended = None;
-            }
-            Action::RecordEpochs(epochs) => {
-                node.epochs = epochs.iter().map(|epoch| epoch.uuid.as_u128()).collect();
-                node.intended = None;
-            }
-            Action::IntendEpoch(intention) => {
-                let name = next.begins.len() as u128 + 1;
-                let parent = intention.parent.map_or(0, |parent| parent.as_u128());
-                next.begins.push((name, intention.position.0, parent));
-                next.nodes[number].intended = Some(name);
-            }
-            Action::Promote(_) => {
-                let name = node.intended.take()?;
-                let at = node.position;
-                node.epochs.truncate(node.timeline as usize);
-                node.epochs.push(name);
-                node.timeline += 1;
-                node.server = Server::Writable;
-                node.data = Data::Primary { crashed: false };
-                node.position += 1;
-                node.served = true;
-                for begun in &mut next.begins {
-                    if begun.0 == name {
-                        begun.1 = at;
-                    }
-                }
-            }
-            _ => return None,
-        }
-        Some(next)
-    }
-
-    /// Everything that a laptop does by itself.
-    pub fn steps(&self, number: usize, bases: &Bases) -> Vec<(String, Self)> {
-        let mut next = Vec::new();
-        let name = NAMES[number];
-        let node = &self.nodes[number];
-        let planned = self.plan(number, bases);
-        if self.link {
-            let mut world = self.clone();
-            let shown = self.show(1 - number);
-            let node = &mut world.nodes[number];
-            node.view = Some(shown.clone());
-            node.memory = Some(shown);
-            node.asked = node.flag.is_some();
-            next.push((format!("{name} looks"), world));
-        }
-        if planned.flag != node.flag {
-            let mut world = self.clone();
-            let node = &mut world.nodes[number];
-            node.flag = planned.flag;
-            node.asked = false;
-            next.push((format!("{name} shows {:?}", planned.flag), world));
-        }
-        if let Some(first) = planned.first()
-            && let Some(world) = self.carry_out(number, &first.action)
-        {
-            next.push((format!("{name}: {}", first.action.name()), world));
-        }
-        if node.server == Server::Starting {
-            let mut world = self.clone();
-            let node = &mut world.nodes[number];
-            node.server = Server::Writable;
-            node.served = true;
-            node.data = Data::Primary { crashed: false };
-            // What recovery or the next checkpoint writes.
-            node.position += 1;
-            next.push((format!("{name} comes up"), world));
-        }
-        // A standby takes what the other one has.
-        let other = &self.nodes[1 - number];
-        let follows = node.server == READ_ONLY
-            && self.link
-            && other.server == Server::Writable
-            && other.epochs.starts_with(&node.epochs[..node.timeline as usize])
-            && node.epochs == other.epochs
-            && (node.timeline, node.position) < (other.timeline, other.position);
-        if follows {
-            let mut world = self.clone();
-            let node = &mut world.nodes[number];
-            node.timeline = other.timeline;
-            node.position = other.position;
-            next.push((format!("{name} receives"), world));
-        }
-        next
-    }
-
-    /// What no plan asks for.
-    pub fn accidents(&self, number: usize, cuts: bool) -> Vec<(String, Self)> {
-        let mut next = Vec::new();
-        let name = NAMES[number];
-        let mut add = |what: &str, change: &dyn Fn(&mut Self)| {
-            let mut world = self.clone();
-            change(&mut world);
-            if world != *self {
-                next.push((format!("{name}: {what}"), world));
-            }
-        };
-        if self.nodes[number].server == Server::Writable && self.nodes[number].position < 14 {
-            add("a write", &|world| world.nodes[number].position += 1);
-        }
-        if self.accidents > 0 {
-            add("its server crashes", &|world| {
-                Self::crash(&mut world.nodes[number]);
-                world.accidents -= 1;
-            });
-            add("power is cut", &|world| {
-                let node = &mut world.nodes[number];
-                Self::crash(node);
-                (node.served, node.flag, node.view, node.asked) = (false, None, None, false);
-                world.accidents -= 1;
-            });
-            if cuts && number == 0 {
-                add("the link goes or comes", &|world| {
-                    world.link = !world.link;
-                    for node in &mut world.nodes {
-                        node.view = None;
-                    }
-                    world.accidents -= 1;
-                });
-            }
-        }
-        if self.edits > 0 {
-            for role in [Role::Primary, Role::Standby, Role::Failover] {
-                if role != self.nodes[number].role {
-                    add(&format!("declared {role}"), &|world| {
-                        world.nodes[number].role = role;
-                        world.edits -= 1;
-                    });
-                }
-            }
-        }
-        next
     }
 }

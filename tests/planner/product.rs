@@ -1,11 +1,13 @@
 //! Every combination of facts that matters: our copy and server, the other laptop, what we announce.
 
 use paceline::desired::{Desired, Role};
-use paceline::lineage::Lineage;
+use paceline::lineage::{Lineage, Lsn};
 use paceline::observed::{
-    Contradiction, Data, DataState, Fact, Flag, Moment, Observed, Peer, PeerMemory, SeesUs, Server,
-    Unanswered,
+    Consents, Contradiction, Data, DataState, Fact, Flag, HandedOver, Moment, Observed, Peer, PeerMemory,
+    SeesUs, Server, Unanswered,
 };
+
+use paceline::plan::{Action, plan};
 
 use super::world::{Copy, ago, answer, desired, epoch, history, memory, now, seen, silence};
 
@@ -384,6 +386,109 @@ pub fn known() -> Vec<Other> {
     others
 }
 
+/// What else may be true of the two, besides what they hold and do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extra {
+    Nothing,
+    /// The other laptop handed its copy over, and we hold all of it.
+    TheyGave,
+    /// Likewise, and a part is missing here.
+    TheyGavePart,
+    /// We handed our copy over.
+    WeGave,
+    BothGave,
+    /// The other laptop streams from us and has seen that we are declared standby.
+    Ready,
+    /// A person wrote the token that was shown.
+    Given,
+    /// That was recorded.
+    Granted,
+    /// Which tokens were used cannot be read.
+    ConsentsUnreadable,
+}
+
+pub const EXTRAS: [Extra; 5] = [
+    Extra::TheyGave,
+    Extra::TheyGavePart,
+    Extra::WeGave,
+    Extra::BothGave,
+    Extra::Ready,
+];
+
+impl Extra {
+    /// Makes it so; `None`: it cannot be so here.
+    pub fn apply(self, desired: &mut Desired, observed: &mut Observed) -> Option<()> {
+        let promise = |lineage: &Lineage, lsn: u64| {
+            Some(HandedOver {
+                system_identifier: lineage.system_identifier.clone(),
+                epoch: lineage.held().last()?.uuid,
+                shutdown_checkpoint_lsn: Lsn(lsn),
+            })
+        };
+        match self {
+            Self::Nothing => {}
+            Self::TheyGave | Self::TheyGavePart | Self::BothGave => {
+                let ours = observed.lineage()?.position.map_or(50, |position| position.0);
+                let Peer::Known(facts) = &mut observed.peer else {
+                    return None;
+                };
+                if facts.data != DataState::Replica || facts.role.is_none() {
+                    return None;
+                }
+                let lsn = if self == Self::TheyGavePart {
+                    ours + 5
+                } else {
+                    ours - 1
+                };
+                facts.handed_over = Some(promise(facts.lineage.as_ref()?, lsn)?);
+                if self == Self::BothGave {
+                    return Self::WeGave.apply(desired, observed);
+                }
+            }
+            Self::WeGave => {
+                let lineage = observed.lineage()?;
+                let position = lineage.position.map_or(50, |position| position.0);
+                observed.handover_intention = seen(Fact::Known(Some(promise(&lineage, position - 1)?)));
+                observed.handed_over()?;
+            }
+            Self::Ready => {
+                let flag = observed.flag.map(|(flag, _)| flag);
+                let Peer::Known(facts) = &mut observed.peer else {
+                    return None;
+                };
+                if facts.server != Fact::Known(Server::ReadOnly { streaming: false }) || facts.role.is_none()
+                {
+                    return None;
+                }
+                facts.server = Fact::Known(Server::ReadOnly { streaming: true });
+                facts.sees = Some(SeesUs {
+                    role: Some(desired.role),
+                    flag,
+                });
+            }
+            Self::Given => {
+                desired.consent = Some(plan(desired, observed, now()).offer?.token);
+            }
+            Self::Granted => {
+                Self::Given.apply(desired, observed)?;
+                let planned = plan(desired, observed, now());
+                let Some(Action::RecordConsent(grant)) = planned.first().map(|step| &step.action) else {
+                    panic!("the token that was shown is not taken: {planned:?}");
+                };
+                observed.consents = seen(Fact::Known(Consents {
+                    used: vec![grant.token.clone()],
+                    granted: Some(grant.situation.clone()),
+                }));
+            }
+            Self::ConsentsUnreadable => {
+                Self::Given.apply(desired, observed)?;
+                observed.consents = seen(Fact::Unknown("it is damaged".to_owned()));
+            }
+        }
+        Some(())
+    }
+}
+
 /// One combination.
 pub struct Case<'a> {
     pub role: Role,
@@ -391,6 +496,7 @@ pub struct Case<'a> {
     pub server: Server,
     pub other: &'a Other,
     pub ours: Ours,
+    pub extra: Extra,
     pub desired: &'a Desired,
     pub observed: Observed,
 }
@@ -399,12 +505,13 @@ impl Case<'_> {
     /// For a message.
     pub fn context(&self, plan: &paceline::plan::Plan) -> String {
         format!(
-            "declared {}, {:?}, server {}, {:?}, we announce {:?}, relation {:?}: {}",
+            "declared {}, {:?}, server {}, {:?}, we announce {:?}, {:?}, relation {:?}: {}",
             self.role,
             self.data,
             self.server,
             self.other,
             self.ours,
+            self.extra,
             self.observed.relation(),
             super::world::shown(plan)
         )
@@ -442,16 +549,31 @@ pub fn every(role: Role, mut visit: impl FnMut(&Case<'_>)) -> usize {
                 for ours in ours(data, server) {
                     let mut observed = base.clone();
                     other.beside(&mut copy, &mut observed, *ours, desired);
-                    count += 1;
-                    visit(&Case {
-                        role,
-                        data,
-                        server,
-                        other,
-                        ours: *ours,
-                        desired,
-                        observed,
-                    });
+                    let mut visit = |extra, desired: &Desired, observed| {
+                        count += 1;
+                        visit(&Case {
+                            role,
+                            data,
+                            server,
+                            other,
+                            ours: *ours,
+                            extra,
+                            desired,
+                            observed,
+                        });
+                    };
+                    let offers = plan(desired, &observed, now()).offer.is_some();
+                    let consents = [Extra::Given, Extra::Granted, Extra::ConsentsUnreadable];
+                    let extras = EXTRAS
+                        .iter()
+                        .filter(|_| usual && matches!(other, Other::Known { .. }));
+                    for extra in consents.iter().filter(|_| offers).chain(extras) {
+                        let (mut desired, mut observed) = (desired.clone(), observed.clone());
+                        if extra.apply(&mut desired, &mut observed).is_some() {
+                            visit(*extra, &desired, observed);
+                        }
+                    }
+                    visit(Extra::Nothing, desired, observed);
                 }
             }
         }

@@ -9,11 +9,11 @@ use paceline::lineage::{Held, Relation};
 use paceline::observed::{
     Answer, AppState, Data, DataState, Fact, Flag, Observed, Peer, PeerFacts, Server, Unanswered,
 };
-use paceline::plan::{Action, End, Plan, plan};
+use paceline::plan::{Action, End, Plan, Waiting, check as check_plan, plan};
 
 use super::gates;
-use super::product::{Case, Heard, every};
-use super::world::{has, makes_writable, memory, now, seen, silence};
+use super::product::{Case, Extra, Heard, every};
+use super::world::{consented, has, makes_writable, memory, now, seen, silence};
 
 /// `Err`: what is wrong.
 pub type Verdict = Result<(), String>;
@@ -24,9 +24,10 @@ pub fn ensure(holds: bool, otherwise: &str) -> Verdict {
 
 type Property = fn(&Case<'_>, &Plan) -> Verdict;
 
-const PROPERTIES: [(&str, Property); 15] = [
+const PROPERTIES: [(&str, Property); 18] = [
+    ("the plan checker finds nothing", the_checker_finds_nothing),
     ("the same facts give the same plan", deterministic),
-    ("a block says what to do", a_block_has_a_hint),
+    ("a block, or a long wait, says what to do", a_block_has_a_hint),
     ("promise 1: no promotion beside a writable peer", promise_1),
     ("nobody known to be there, nothing begun", nothing_begins_unasked),
     ("what is superseded is not written to", superseded_is_not_written),
@@ -36,6 +37,8 @@ const PROPERTIES: [(&str, Property); 15] = [
     ("a start is what the signal file says", starts_fit_the_signal_file),
     ("a copy replaces only what nobody misses", clones_replace_nothing),
     ("a server is stopped for a reason", stops_have_a_reason),
+    ("handed over only to a successor", handed_over_only_to_a_successor),
+    ("consent: needed, recorded, once", consent_is_needed),
     ("a silent peer adds nothing dangerous", silence_adds_nothing),
     (
         "an unknown fact of the peer adds nothing dangerous",
@@ -91,8 +94,26 @@ fn everything_holds_for_recovery() {
     check(Role::Recovery);
 }
 
+fn the_checker_finds_nothing(case: &Case<'_>, planned: &Plan) -> Verdict {
+    check_plan(case.desired, &case.observed, planned, now()).map_err(|fault| fault.to_string())?;
+    let stops = |action: &Action| matches!(action, Action::StopServer | Action::FastShutdown);
+    if !has(planned, stops) {
+        return Ok(());
+    }
+    let mut with_app = case.observed.clone();
+    with_app.app.state = AppState::Running {
+        pid: 9,
+        port: 1,
+        declaration: "x".to_owned(),
+        since: now(),
+    };
+    let planned = plan(case.desired, &with_app, now());
+    check_plan(case.desired, &with_app, &planned, now())
+        .map_err(|fault| format!("with an application: {fault}"))
+}
+
 fn deterministic(case: &Case<'_>, first: &Plan) -> Verdict {
-    if case.ours.is_none() {
+    if !announced(case) || case.extra != Extra::Nothing {
         return Ok(());
     }
     let again = plan(case.desired, &case.observed, now());
@@ -102,7 +123,18 @@ fn deterministic(case: &Case<'_>, first: &Plan) -> Verdict {
 fn a_block_has_a_hint(_: &Case<'_>, plan: &Plan) -> Verdict {
     match &plan.end {
         End::Blocked(blocked) => ensure(!blocked.hint().is_empty(), "no hint"),
-        End::Converged | End::Waiting(_) => Ok(()),
+        End::Waiting(waiting) => {
+            let passes = match waiting {
+                Waiting::Peer(wait) => wait.is_brief(),
+                Waiting::ServerStarting | Waiting::ServerStopping | Waiting::DatabaseUnseen(_) => true,
+                _ => false,
+            };
+            ensure(
+                passes || waiting.hint().is_some(),
+                "it may wait for long, and says nothing of it",
+            )
+        }
+        End::Converged => Ok(()),
     }
 }
 
@@ -116,11 +148,14 @@ fn known(observed: &Observed) -> Option<&PeerFacts> {
 fn promise_1(case: &Case<'_>, plan: &Plan) -> Verdict {
     let writes = known(&case.observed).is_some_and(PeerFacts::writable);
     let promotes = has(plan, |action| matches!(action, Action::Promote(_)));
-    ensure(!(writes && promotes), "a promotion")
+    ensure(
+        !(writes && promotes) || consented(&case.observed, plan),
+        "a promotion",
+    )
 }
 
 fn nothing_begins_unasked(case: &Case<'_>, plan: &Plan) -> Verdict {
-    let begins = has(plan, makes_writable);
+    let begins = has(plan, makes_writable) && !consented(&case.observed, plan);
     let conflict = matches!(
         case.observed.relation(),
         Some(Relation::Twins | Relation::Stranger)
@@ -140,7 +175,7 @@ fn nothing_begins_unasked(case: &Case<'_>, plan: &Plan) -> Verdict {
 }
 
 fn superseded_is_not_written(case: &Case<'_>, plan: &Plan) -> Verdict {
-    let begins = has(plan, makes_writable);
+    let begins = has(plan, makes_writable) && !consented(&case.observed, plan);
     let primary = matches!(case.data, Data::Primary { .. });
     ensure(
         !(primary && begins && case.observed.superseded()),
@@ -215,7 +250,7 @@ fn starts_fit_the_signal_file(case: &Case<'_>, plan: &Plan) -> Verdict {
     let mut expected = signal;
     for step in &plan.steps {
         match &step.action {
-            Action::Clone(_) => expected = true,
+            Action::Clone(_) | Action::Rewind(_) | Action::PlaceStandbySignal { .. } => expected = true,
             Action::CreateCluster(_) => expected = false,
             Action::StartServer(start) => ensure(
                 start.standby == expected,
@@ -264,21 +299,23 @@ fn clone_is_harmless(case: &Case<'_>, observed: &Observed, planned: &Plan, wal_g
     match case.data {
         Data::Empty | Data::Tainted => {}
         Data::Replica => {
-            ensure(wal_gone, "a standby's copy is replaced that could go on")?;
+            let forked = matches!(observed.relation(), Some(Relation::Older(Held::Something)));
             ensure(
-                matches!(
-                    observed.relation(),
-                    Some(Relation::Same(_) | Relation::Older(Held::Nothing))
-                ),
-                "a standby's copy is replaced that holds something of its own",
+                wal_gone || forked || consented(observed, planned),
+                "a standby's copy is replaced that could go on",
             )?;
         }
-        Data::Primary { .. } | Data::NotOurs(_) | Data::Recovering | Data::Unclear(_) => {
+        Data::Primary { .. } => ensure(
+            matches!(observed.relation(), Some(Relation::Older(_))) || consented(observed, planned),
+            "it replaces a primary's copy that is not superseded",
+        )?,
+        Data::NotOurs(_) | Data::Recovering | Data::Unclear(_) => {
             return Err("it replaces a copy that somebody may miss".to_owned());
         }
     }
     ensure(
-        !matches!(observed.relation(), Some(Relation::Twins | Relation::Stranger)),
+        !matches!(observed.relation(), Some(Relation::Twins | Relation::Stranger))
+            || consented(observed, planned),
         "a copy is made beside a conflict",
     )?;
     ensure(
@@ -287,16 +324,85 @@ fn clone_is_harmless(case: &Case<'_>, observed: &Observed, planned: &Plan, wal_g
     )
 }
 
+/// A handover: declared standby, with somebody who is ready to take over.
+fn gives(case: &Case<'_>, plan: &Plan) -> bool {
+    case.role == Role::Standby
+        && case.extra == Extra::Ready
+        && has(plan, |action| *action == Action::FastShutdown)
+}
+
+fn handed_over_only_to_a_successor(case: &Case<'_>, plan: &Plan) -> Verdict {
+    let gives = has(plan, |action| {
+        matches!(action, Action::FastShutdown | Action::PromiseHandover(_))
+    });
+    if !gives {
+        return Ok(());
+    }
+    let Some(facts) = known(&case.observed) else {
+        return Err("nobody is there to take over".to_owned());
+    };
+    ensure(case.role == Role::Standby, "nobody asked for it")?;
+    ensure(
+        matches!(facts.role, Some(Role::Primary | Role::Failover)) && facts.data == DataState::Replica,
+        "the other laptop is not told to take over",
+    )?;
+    ensure(
+        matches!(case.observed.relation(), Some(Relation::Same(_))),
+        "the other laptop's copy is another history",
+    )?;
+    let bound: Vec<usize> = ["promise_handover", "place_standby_signal", "start_server"]
+        .iter()
+        .filter_map(|name| plan.steps.iter().position(|step| step.action.name() == *name))
+        .collect();
+    ensure(
+        bound.is_sorted() && bound.len() >= 2,
+        "the order of binding is wrong",
+    )
+}
+
+/// Without a consent that is good nothing is done that needs one, and a token opens nothing but what it was shown for.
+fn consent_is_needed(case: &Case<'_>, plan: &Plan) -> Verdict {
+    let records = has(plan, |action| matches!(action, Action::RecordConsent(_)));
+    match case.extra {
+        Extra::Given => ensure(
+            matches!(
+                plan.first().map(|step| &step.action),
+                Some(Action::RecordConsent(_))
+            ),
+            "the token is not recorded before anything else",
+        ),
+        Extra::Granted => ensure(
+            !records && plan.offer.is_none(),
+            "it is recorded again, or asked for again",
+        ),
+        Extra::ConsentsUnreadable => ensure(
+            plan.offer.is_none()
+                && !has(plan, makes_writable)
+                && !has(plan, |action| matches!(action, Action::Clone(_))),
+            "it acts without knowing which tokens were used",
+        ),
+        Extra::Nothing
+        | Extra::TheyGave
+        | Extra::TheyGavePart
+        | Extra::WeGave
+        | Extra::BothGave
+        | Extra::Ready => ensure(!records, "a consent that nobody gave is recorded"),
+    }
+}
+
 fn stops_have_a_reason(case: &Case<'_>, plan: &Plan) -> Verdict {
     let stops = has(plan, |action| {
         matches!(action, Action::StopServer | Action::StopApp)
     });
-    ensure(!stops || case.observed.superseded(), "nobody asked for a stop")
+    ensure(
+        !stops || case.observed.superseded() || consented(&case.observed, plan) || gives(case, plan),
+        "nobody asked for a stop",
+    )
 }
 
 /// What must never be added because a fact is missing.
 fn dangerous(action: &Action) -> bool {
-    makes_writable(action) || matches!(action, Action::Clone(_))
+    makes_writable(action) || matches!(action, Action::Clone(_) | Action::Rewind(_))
 }
 
 /// As the link leaves it on disk with every answer.
@@ -315,7 +421,7 @@ fn silence_adds_nothing(case: &Case<'_>, _: &Plan) -> Verdict {
     let Some(facts) = known(&case.observed) else {
         return Ok(());
     };
-    if !announced(case) {
+    if !announced(case) || matches!(case.extra, Extra::Given | Extra::Granted) {
         return Ok(());
     }
     let mut less = case.observed.clone();
@@ -329,7 +435,9 @@ fn silence_adds_nothing(case: &Case<'_>, _: &Plan) -> Verdict {
     less.peer = silence(Unanswered::Silent, true);
     let planned = plan(case.desired, &less, now());
     ensure(
-        !has(&planned, |action| matches!(action, Action::Clone(_))),
+        !has(&planned, |action| {
+            matches!(action, Action::Clone(_) | Action::Rewind(_))
+        }),
         "a copy of a silent laptop",
     )?;
     // The rows that name a silent peer.
@@ -360,10 +468,11 @@ fn unknown_adds_nothing(case: &Case<'_>, full: &Plan) -> Verdict {
     let Some(facts) = known(&case.observed) else {
         return Ok(());
     };
-    if !announced(case) || has(full, dangerous) || full.flag.is_some() {
+    if !announced(case) {
         return Ok(());
     }
-    let blinds: [(&str, Blind); 5] = [
+    // (A daemon that shows no promise has given none; that its last checkpoint is not said is asked in the rewind itself.)
+    let blinds: [(&str, Blind); 8] = [
         ("server", |facts| facts.server = Fact::Unknown("blind".to_owned())),
         ("history", |facts| facts.lineage = None),
         ("position", |facts| {
@@ -378,25 +487,49 @@ fn unknown_adds_nothing(case: &Case<'_>, full: &Plan) -> Verdict {
             facts.flag = None;
             facts.sees = None;
         }),
+        ("view of us", |facts| facts.sees = None),
+        ("slots", |facts| facts.slots = None),
+        ("oldest WAL", |facts| facts.oldest_wal = None),
     ];
+    let names = |plan: &Plan| -> Vec<&'static str> {
+        let dangerous = plan.steps.iter().filter(|step| dangerous(&step.action));
+        dangerous.map(|step| step.action.name()).collect()
+    };
+    let before = names(full);
     for (name, blind) in blinds {
+        if name == "daemon"
+            && !matches!(
+                facts.server,
+                Fact::Known(Server::Writable | Server::ReadOnly { .. })
+            )
+        {
+            continue;
+        }
         let mut less = case.observed.clone();
         less.peer_memory = seen(remembered(facts));
         if let Peer::Known(facts) = &mut less.peer {
             blind(facts);
         }
+        if less.peer == case.observed.peer {
+            continue;
+        }
         let planned = plan(case.desired, &less, now());
         // Without a proven position the other one does not take over, so a primary's copy may go first.
-        let goes_first = |action: &Action| {
-            name == "position" && matches!(action, Action::StartServer(start) if !start.standby)
+        let goes_first = |action: &str| {
+            let start = action == "start_server";
+            // Without its daemon it cannot take over what would be handed to it.
+            start && (name == "position" || name == "daemon" && case.role == Role::Standby)
         };
-        ensure(
-            !has(&planned, |action| dangerous(action) && !goes_first(action)),
-            &format!(
-                "without the other one's {name}: {}",
-                super::world::shown(&planned)
-            ),
-        )?;
+        for action in names(&planned) {
+            ensure(
+                before.contains(&action) || goes_first(action),
+                &format!(
+                    "without the other one's {name}: {}, instead of {}",
+                    super::world::shown(&planned),
+                    super::world::shown(full),
+                ),
+            )?;
+        }
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use paceline::observed::{
 use paceline::plan::{Action, Blocked, End, Gate, PeerBlock, PeerWait, Plan, Waiting, gate, plan};
 
 use super::product::{Heard, Other, Ours, Remembers, Stands};
-use super::world::{Copy, ago, desired, has, makes_writable, memory, now, seen, shown, silence};
+use super::world::{Copy, ago, desired, has, makes_writable, memory, now, pending, seen, shown, silence};
 
 const CLEAN: Data = Data::Primary { crashed: false };
 const READ_ONLY: Server = Server::ReadOnly { streaming: false };
@@ -204,7 +204,7 @@ fn twins_are_told_before_anything_else() {
     let crashed = Data::Primary { crashed: true };
     let (desired, mut observed) = look(Role::Primary, crashed, Server::Writable, &other, None);
     if let Fact::Known(Answer::Facts(facts)) = &mut observed.server.fact {
-        facts.pending_restart = vec!["shared_buffers".to_owned()];
+        facts.pending_restart = vec![pending("shared_buffers")];
     }
     blocks(&plan(&desired, &observed, now()), &PeerBlock::Twins);
 }
@@ -274,7 +274,7 @@ fn a_standby_whose_signal_file_is_gone_is_not_restarted() {
     let stops = |gone: bool| {
         let (desired, mut observed) = look(Role::Standby, Data::Replica, READ_ONLY, &other, None);
         if let Fact::Known(Answer::Facts(facts)) = &mut observed.server.fact {
-            facts.pending_restart = vec!["shared_buffers".to_owned()];
+            facts.pending_restart = vec![pending("shared_buffers")];
         }
         if let Fact::Known(paceline::observed::DataDirectory::Cluster(cluster)) = &mut observed.data.fact {
             cluster.standby_signal = !gone;

@@ -59,7 +59,7 @@ fn what_cannot_be_seen_is_never_taken_for_no() {
             Stands::Forked,
         ),
     ];
-    let blinds: [fn(&mut Observed); 11] = [
+    let blinds: [fn(&mut Observed); 13] = [
         |o| o.data.fact = Fact::Unknown("blind".to_owned()),
         |o| o.postmaster.fact = Fact::Unknown("blind".to_owned()),
         |o| o.server.fact = Fact::Unknown("blind".to_owned()),
@@ -71,6 +71,8 @@ fn what_cannot_be_seen_is_never_taken_for_no() {
         |o| o.replication.fact = Fact::Unknown("blind".to_owned()),
         |o| o.secret.fact = Fact::Unknown("blind".to_owned()),
         |o| o.peer_memory.fact = Fact::Unknown("blind".to_owned()),
+        |o| o.handover_intention.fact = Fact::Unknown("blind".to_owned()),
+        |o| o.consents.fact = Fact::Unknown("blind".to_owned()),
     ];
     for role in ROLES {
         for other in &others {

@@ -1,20 +1,21 @@
 //! The decision table as it is, rendered for a person: rows that come to the same are folded, in the other laptop's
 //! facts as well as in our own. What has to be announced is announced and heard here, so that the act shows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use paceline::desired::Role;
-use paceline::observed::{Contradiction, Data, DataState, Flag, Server, Unanswered};
+use paceline::observed::{Contradiction, Data, DataState, Flag, Peer, SeesUs, Server, Unanswered};
 use paceline::plan::{End, plan};
 
-use super::product::{Heard, Other, REMEMBERS, Remembers, STANDS, Stands, all_data, usual};
+use super::product::{Extra, Heard, Other, REMEMBERS, Remembers, STANDS, Stands, all_data, usual};
 use super::world::{Copy, ROLES, desired, now, shown};
 
 /// The other laptop: words from the coarsest to the finest, and itself.
 struct Row {
     words: Vec<String>,
     other: Other,
+    extra: Extra,
 }
 
 impl Row {
@@ -22,7 +23,12 @@ impl Row {
         Self {
             words: words.iter().map(|word| (*word).to_owned()).collect(),
             other,
+            extra: Extra::Nothing,
         }
+    }
+
+    fn with(self, extra: Extra) -> Self {
+        Self { extra, ..self }
     }
 }
 
@@ -109,6 +115,23 @@ fn others() -> Vec<Row> {
                 if role.is_some() {
                     let other = known(role, data, server, Stands::Equal, Some(flag));
                     rows.push(Row::new(&[announces, copy, declared], other));
+                }
+            }
+        }
+    }
+    for (extra, word) in [
+        (Extra::Ready, "streams from us and saw our role"),
+        (Extra::TheyGave, "handed over, we hold all of it"),
+        (Extra::TheyGavePart, "handed over, we lack a part"),
+        (Extra::WeGave, "we handed over"),
+        (Extra::BothGave, "both handed over"),
+    ] {
+        for stands in [Stands::Equal, Stands::Ahead] {
+            let relation = format!("we are {stands:?}").to_lowercase();
+            for (role, declared) in DECLARED {
+                let other = known(role, DataState::Replica, READ_ONLY, stands, None);
+                if role.is_some() {
+                    rows.push(Row::new(&[word, &relation, declared], other).with(extra));
                 }
             }
         }
@@ -276,7 +299,21 @@ fn the_whole_table() {
             for row in &rows {
                 let desired = desired(role, row.other != Other::None);
                 let mut copy = Copy::new(data.clone(), server);
-                let observed = row.other.seen(&mut copy, Some((flag, Heard::Repeated)), &desired);
+                let mut desired = desired;
+                let mut observed = row.other.seen(&mut copy, Some((flag, Heard::Repeated)), &desired);
+                if row.extra.apply(&mut desired, &mut observed).is_none() {
+                    decided.push("-".to_owned());
+                    continue;
+                }
+                if let (Extra::TheyGave | Extra::TheyGavePart | Extra::BothGave, Peer::Known(facts)) =
+                    (row.extra, &mut observed.peer)
+                {
+                    // What we announce is repeated by whoever handed over.
+                    facts.sees = Some(SeesUs {
+                        role: Some(role),
+                        flag: Some(flag),
+                    });
+                }
                 let plan = plan(&desired, &observed, now());
                 hints.extend(match &plan.end {
                     End::Blocked(blocked) => Some((blocked.to_string(), blocked.hint())),
@@ -297,6 +334,45 @@ fn the_whole_table() {
         let _ = writeln!(told, "{what}\n  -> {hint}");
     }
     snapshot("planner__table_hints", &told);
+}
+
+/// What a consent allows, wherever one is offered: what is done when the word is there, and beside whom.
+#[test]
+fn what_a_consent_allows() {
+    let mut allowed: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for role in ROLES {
+        for (data, server) in usual() {
+            for row in others() {
+                let mut desired = desired(role, row.other != Other::None);
+                let mut copy = Copy::new(data.clone(), server);
+                let flag = match server {
+                    Server::ReadOnly { .. } => Flag::Taking,
+                    _ => Flag::Starting,
+                };
+                let mut observed = row.other.seen(&mut copy, Some((flag, Heard::Repeated)), &desired);
+                let offered = row.extra.apply(&mut desired, &mut observed).and_then(|()| {
+                    let offer = plan(&desired, &observed, now()).offer?;
+                    Extra::Given.apply(&mut desired, &mut observed).map(|()| offer)
+                });
+                let Some(offer) = offered else { continue };
+                let heading = format!("{role}, {}: {}", ours(&data, server), offer.danger);
+                let line = shown(&plan(&desired, &observed, now()));
+                let beside = format!("{} ({})", row.words[0], row.words.last().expect("words"));
+                allowed.entry((heading, line)).or_default().insert(beside);
+            }
+        }
+    }
+    let mut text = String::new();
+    let mut last = "";
+    for ((heading, line), beside) in &allowed {
+        if heading != last {
+            let _ = writeln!(text, "{heading}");
+            last = heading;
+        }
+        let beside: Vec<&str> = beside.iter().map(String::as_str).collect();
+        let _ = writeln!(text, "  {}\n    => {line}", beside.join(" | "));
+    }
+    snapshot("planner__table_consents", &text);
 }
 
 fn snapshot(name: &str, text: &str) {

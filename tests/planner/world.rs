@@ -5,10 +5,10 @@ use std::time::Duration;
 use paceline::desired::{self, Desired, PeerAddress, Role, Surroundings};
 use paceline::lineage::{Epoch, Lineage, Lsn, Origin, Sidecar};
 use paceline::observed::{
-    Answer, AppFacts, Cluster, ClusterState, Configuration, Contradiction, ControlData, Data, DataDirectory,
-    DataState, DatabaseFacts, Fact, Flag, Installation, Login, Moment, Observed, Parameters, Peer, PeerFacts,
-    PeerMemory, Postmaster, Remembered, ReplicationFacts, RunningServer, Secret, Seen, Server, ServerFacts,
-    ServerPhase, ServerUser, Silence, Slot, Unanswered,
+    Answer, AppFacts, Cluster, ClusterState, Configuration, Consents, Contradiction, ControlData, Data,
+    DataDirectory, DataState, DatabaseFacts, Fact, Flag, HandedOver, Installation, Login, Moment, Observed,
+    Parameters, Peer, PeerFacts, PeerMemory, PendingSetting, Postmaster, Remembered, ReplicationFacts,
+    RunningServer, Secret, Seen, Server, ServerFacts, ServerPhase, ServerUser, Silence, Slot, Unanswered,
 };
 use paceline::plan::configuration::{About, render, slot_name};
 use paceline::plan::{Action, End, Plan};
@@ -115,6 +115,7 @@ impl Copy {
                 origin: Origin::Created,
                 epochs: self.epochs.clone(),
                 intended: self.intended.clone(),
+                restored: None,
             })),
             auto_conf_names: Vec::new(),
         }
@@ -166,6 +167,7 @@ impl Copy {
             promoting: false,
             oldest_wal: None,
             checkpoint_timeline: self.timeline,
+            since_checkpoint: 0,
             replay_paused: false,
             replayed_until: None,
             receiver: None,
@@ -196,6 +198,7 @@ impl Copy {
         let running = |phase| {
             Postmaster::Running(RunningServer {
                 pid: 7,
+                started: 70,
                 port: 5432,
                 phase,
                 ours: true,
@@ -259,8 +262,11 @@ impl Copy {
             })),
             peer: Peer::None,
             peer_memory: seen(Fact::Known(None)),
+            handover_intention: seen(Fact::Known(None)),
+            consents: seen(Fact::Known(Consents::default())),
             flag: None,
             new_database_allowed: false,
+            restart: seen(Fact::Known(None)),
             triggered: false,
             app: AppFacts::default(),
             served: false,
@@ -269,9 +275,27 @@ impl Copy {
     }
 }
 
+/// A setting that waits for a restart.
+pub fn pending(name: &str) -> PendingSetting {
+    PendingSetting {
+        name: name.to_owned(),
+        in_force: Some("16MB".to_owned()),
+        wanted: Some("32MB".to_owned()),
+    }
+}
+
 /// The other laptop's name.
 pub fn other(node: &str) -> String {
     if node == "alpha" { "bravo" } else { "alpha" }.to_owned()
+}
+
+/// A promise for this database: of this epoch, shut down with this checkpoint.
+pub fn promise(epoch: u128, shutdown_checkpoint_lsn: u64) -> HandedOver {
+    HandedOver {
+        system_identifier: "7".to_owned(),
+        epoch: Uuid::from_u128(epoch),
+        shutdown_checkpoint_lsn: Lsn(shutdown_checkpoint_lsn),
+    }
 }
 
 /// An answer of bravo, which holds nothing, is stopped, and was asked just now.
@@ -287,6 +311,8 @@ pub fn answer(role: Option<Role>, data: DataState, server: Server) -> PeerFacts 
         server: Fact::Known(server),
         lineage: None,
         flag: None,
+        handed_over: None,
+        checkpoint_timeline: None,
         gate_open: false,
         oldest_wal: None,
         slots: None,
@@ -322,6 +348,8 @@ pub fn memory(
         writable: false,
         lineage,
         flag,
+        handed_over: None,
+        position: None,
         seen: "2026-06-06T14:05:00Z".to_owned(),
     }
 }
@@ -351,12 +379,25 @@ pub fn shown(plan: &Plan) -> String {
         End::Waiting(waiting) => format!("waiting: {waiting}"),
         End::Blocked(blocked) => format!("BLOCKED: {blocked}"),
     });
+    let offer = plan
+        .offer
+        .as_ref()
+        .map(|offer| format!(" [consent: {}]", offer.danger.word()));
     let flag = plan.flag.map(|flag| format!("({}) ", flag.word()));
-    flag.unwrap_or_default() + &text.join(" → ")
+    flag.unwrap_or_default() + &text.join(" → ") + &offer.unwrap_or_default()
 }
 
 pub fn has(plan: &Plan, wanted: impl Fn(&Action) -> bool) -> bool {
     plan.steps.iter().any(|step| wanted(&step.action))
+}
+
+/// Whether a person's consent was recorded, or is about to be.
+pub fn consented(observed: &Observed, plan: &Plan) -> bool {
+    let granted = observed
+        .consents
+        .known()
+        .is_some_and(|consents| consents.granted.is_some());
+    granted || has(plan, |action| matches!(action, Action::RecordConsent(_)))
 }
 
 /// Whether a server becomes writable by this action.

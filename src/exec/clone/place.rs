@@ -103,7 +103,7 @@ impl<'a> Place<'a> {
 
     /// Everything up to the exchange: with the journal on disk.
     fn begin(&self, sidecar: &Sidecar) -> Result<Journal> {
-        let set_aside = self.free_name()?;
+        let set_aside = free_name(self.data)?;
         let journal = Journal {
             what: format!(
                 "Paceline is replacing the database in {} by a copy of the other laptop's. Until that is done, nothing \
@@ -152,12 +152,12 @@ impl<'a> Place<'a> {
                 |journal: &Journal| Ok::<_, anyhow::Error>(label(&there)?.as_ref() == Some(&journal.copy));
             let (set_aside, sidecar) = match &journal {
                 Some(journal) if !is_copy(journal)? => (journal.set_aside.clone(), Some(&data_sidecar)),
-                Some(_) if there == self.verified => (self.free_name()?, Some(&copy_sidecar)),
+                Some(_) if there == self.verified => (free_name(self.data)?, Some(&copy_sidecar)),
                 // Without the journal nobody can tell; better no sidecar than a wrong one.
-                _ => (self.free_name()?, None),
+                _ => (free_name(self.data)?, None),
             };
             let set_aside = if exists(&set_aside)? {
-                self.free_name()?
+                free_name(self.data)?
             } else {
                 set_aside
             };
@@ -197,21 +197,21 @@ impl<'a> Place<'a> {
         Ok(serde_json::from_str(&text).ok())
     }
 
-    /// A name for what is set aside now: neither it nor its sidecar is taken.
-    fn free_name(&self) -> Result<Utf8PathBuf> {
-        let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
-        let mut name = crate::desired::beside(self.data, &format!("set-aside-{stamp}"));
-        let mut count = 1;
-        while exists(&name)? || exists(&sidecar_path(&name))? {
-            count += 1;
-            name = crate::desired::beside(self.data, &format!("set-aside-{stamp}-{count}"));
-        }
-        Ok(name)
-    }
-
     fn sync(&self) -> Result<()> {
         sync_parent(self.data).with_context(|| format!("cannot make the names beside {} durable", self.data))
     }
+}
+
+/// A name for what is set aside now beside the data directory: neither it nor its sidecar is taken.
+pub(in crate::exec) fn free_name(data: &Utf8Path) -> Result<Utf8PathBuf> {
+    let stamp = crate::sys::clock::compact_timestamp();
+    let mut name = crate::desired::beside(data, &format!("set-aside-{stamp}"));
+    let mut count = 1;
+    while exists(&name)? || exists(&sidecar_path(&name))? {
+        count += 1;
+        name = crate::desired::beside(data, &format!("set-aside-{stamp}-{count}"));
+    }
+    Ok(name)
 }
 
 /// A digest of the `backup_label` in a directory; `None`: it has none.

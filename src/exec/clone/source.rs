@@ -11,15 +11,15 @@ use crate::plan::CloneSource;
 use crate::probe::server;
 
 /// What was found where the plan said.
-pub(super) struct Confirmed {
+pub(in crate::exec) struct Confirmed {
     /// All its epochs, oldest first; the last one is the plan's.
-    pub(super) epochs: Vec<Epoch>,
+    pub(in crate::exec) epochs: Vec<Epoch>,
     /// What its databases take on disk.
-    pub(super) bytes: u64,
+    pub(in crate::exec) bytes: u64,
 }
 
 /// Asks whether it is still the database that the plan was made for, and one that can be copied.
-pub(super) async fn confirm(desired: &Desired, source: &CloneSource) -> Result<Confirmed> {
+pub(in crate::exec) async fn confirm(desired: &Desired, source: &CloneSource) -> Result<Confirmed> {
     let peer = &source.peer;
     let at = format!("{}:{}", peer.host, peer.port);
     let open =
