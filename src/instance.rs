@@ -16,6 +16,7 @@ use crate::desired::Desired;
 use crate::hint::hinted;
 use crate::sys::lock::{Attempt, Lock};
 use crate::sys::process::Stat;
+use crate::sys::systemd::OURS;
 
 /// Passes the locks' descriptors on through a re-execution, as numbers with commas between.
 const LOCKS: &str = "PACELINE_LOCKS";
@@ -184,10 +185,11 @@ impl Successor {
         let program = program.to_str().context("the program's path is not UTF-8")?;
         // After an upgrade the file that we run is deleted, and the new one has its name.
         let program = program.strip_suffix(" (deleted)").unwrap_or(program).to_owned();
-        let check = tokio::process::Command::new(&program)
-            .arg("--version")
-            .kill_on_drop(true)
-            .output();
+        let mut check = tokio::process::Command::new(&program);
+        for ours in OURS {
+            check.env_remove(ours);
+        }
+        let check = check.arg("--version").kill_on_drop(true).output();
         let check = tokio::time::timeout(Duration::from_secs(10), check)
             .await
             .with_context(|| format!("{program} --version does not answer"))?

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Everything that has to be right: format, lints, tests, schema. Installs PostgreSQL if it is missing.
+# Everything that has to be right: format, lints, tests, schema. Installs PostgreSQL if it is missing, and as root what
+# the tests with two laptops in network namespaces need.
 #
 #   tests/run.sh            all
 #   tests/run.sh NAME…      only the tests of these files, such as: tests/run.sh planner lifecycle
@@ -7,6 +8,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 sh tests/install-postgresql.sh
+# Where they are permitted a test that skips itself for want of them is a failure.
+if sh tests/install-network.sh; then export PACELINE_TEST_NETWORK=1; fi
 # A linker and the C library's headers are what Rust itself needs.
 command -v cc > /dev/null || { echo "no C compiler (Rust links with it): apt-get install gcc libc6-dev" >&2; exit 1; }
 

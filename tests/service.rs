@@ -123,7 +123,7 @@ fn logs_can_be_read_by_a_machine() {
         .find(|line| line["action"] == "create_cluster")
         .expect("the action");
     assert_eq!(doing["reason"], "the data directory is empty");
-    assert_eq!(doing["level"], "INFO");
+    assert_eq!(doing["level"], "info");
 }
 
 /// One line for each change, none for each look; whole again after a crash in the middle of a line; no secret in it.

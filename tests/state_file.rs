@@ -1,5 +1,5 @@
-//! The format of the state file: one file per rule in `state_file/{valid,invalid}`, what is said about each, and that
-//! the validator and the published JSON schema agree.
+//! The format of the state file: one file per rule in `state_file/{valid,invalid}`, and what is said about each. That the
+//! validator and the published JSON schema agree on all files is in `state_schema.rs`.
 //!
 //! A comment `# test: …` in a file sets the stage: `root`, `--node NAME`, or `not in the schema` for a rule that a JSON
 //! schema cannot express.
@@ -17,7 +17,7 @@ use paceline::desired::{
     Diagnostic, MANAGED_SETTINGS, Role, Surroundings, diagnostic, load, locate, schema, validate,
 };
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// A laptop that is called bravo and whose daemon runs as the user crew.
 fn crew() -> Surroundings {
@@ -183,28 +183,6 @@ fn every_key_of_the_schema_has_a_description() {
 }
 
 #[test]
-fn every_example_is_valid() {
-    let schema = validator();
-    for (name, text) in corpus("examples") {
-        assert_eq!(
-            text.lines().next(),
-            Some("# yaml-language-server: $schema=../schema/state.schema.json"),
-            "{name}"
-        );
-        let as_root = Surroundings {
-            root: true,
-            user: "root".to_owned(),
-            ..crew()
-        };
-        let accepted = [crew(), as_root]
-            .iter()
-            .any(|surroundings| validate(&text, surroundings).is_ok());
-        assert!(accepted, "{name}: {:#?}", validate(&text, &crew()));
-        assert!(schema.is_valid(&as_json(&text).unwrap()), "{name}");
-    }
-}
-
-#[test]
 fn every_managed_setting_is_refused() {
     for name in MANAGED_SETTINGS {
         let text = format!(
@@ -364,93 +342,6 @@ fn all_that_is_not_built_yet_is_told() {
     snapshots("declared").bind(|| insta::assert_snapshot!("_unsupported", told));
 }
 
-/// A valid file with one value replaced, one key added or one removed.
-fn changed() -> impl Strategy<Value = Value> {
-    let files: Vec<Value> = corpus("tests/state_file/valid")
-        .iter()
-        .map(|(_, text)| as_json(text).unwrap())
-        .collect();
-    let values = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        (-1_i64..70_000).prop_map(Value::from),
-        Just(json!(1.5)),
-        prop::sample::select(vec![
-            "",
-            "auto",
-            "primary",
-            "latest",
-            "10s",
-            "1h 30m",
-            "4GB",
-            "/",
-            "alpha",
-            "10.0.0.0/8",
-            "0.0.0.0:80",
-            "SIGTERM",
-            "sync",
-            "a b",
-            "true",
-            "5",
-            "~",
-            "[",
-            "é",
-        ])
-        .prop_map(Value::from),
-        ".*".prop_map(Value::from),
-        Just(json!([])),
-        Just(json!(["10.0.0.0/8"])),
-        Just(json!({})),
-        Just(json!({ "port": 1 })),
-    ];
-    let keys = prop::sample::select(vec![
-        "role", "peer", "port", "name", "from", "nodes", "node", "xid", "ro le",
-    ]);
-    (
-        prop::sample::select(files),
-        any::<prop::sample::Index>(),
-        values,
-        keys,
-        0..3,
-    )
-        .prop_map(|(mut file, index, value, key, how)| {
-            let mut paths = Vec::new();
-            places(&file, "", &mut paths);
-            let path = &paths[index.index(paths.len())];
-            let place = file.pointer_mut(path).unwrap();
-            match (how, place) {
-                (1, Value::Object(keys)) => {
-                    keys.insert(key.to_owned(), value);
-                }
-                (2, Value::Object(keys)) => {
-                    let name = keys.keys().next().cloned().unwrap_or_default();
-                    keys.remove(&name);
-                }
-                (_, place) => *place = value,
-            }
-            file
-        })
-}
-
-fn places(value: &Value, at: &str, out: &mut Vec<String>) {
-    out.push(at.to_owned());
-    match value {
-        Value::Object(keys) => {
-            for (name, value) in keys {
-                let name = name.replace('~', "~0").replace('/', "~1");
-                places(value, &format!("{at}/{name}"), out);
-            }
-        }
-        Value::Array(items) => {
-            items
-                .iter()
-                .enumerate()
-                .for_each(|(index, value)| places(value, &format!("{at}/{index}"), out));
-        }
-        _ => {}
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
 
@@ -476,21 +367,6 @@ proptest! {
         if let Err(problems) = validate(&damaged, &crew()) {
             prop_assert!(!problems.is_empty());
             rendered(&problems);
-        }
-    }
-
-    #[test]
-    fn validator_and_schema_agree(file in changed()) {
-        thread_local!(static SCHEMA: jsonschema::Validator = validator());
-        let valid = SCHEMA.with(|schema| schema.is_valid(&file));
-        match validate(&file.to_string(), &crew()) {
-            Ok(_) => prop_assert!(valid, "accepted, but the schema refuses {file:#}"),
-            Err(problems) => {
-                // What the schema accepts can only break a rule that joins keys or looks into a text.
-                let message = rendered(&problems);
-                let shape = ["unknown key", "is missing", "is needed", "is not known here"];
-                prop_assert!(!valid || !shape.iter().any(|words| message.contains(words)), "{file:#}\n{message}");
-            }
         }
     }
 }

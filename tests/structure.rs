@@ -182,3 +182,57 @@ fn the_demo_is_a_user_like_any_other() {
         "it shows what the daemons do, and does nothing of it itself",
     );
 }
+
+#[test]
+fn what_is_seen_from_outside_decides_nothing() {
+    for place in ["api", "status.rs", "history.rs"] {
+        forbid(
+            place,
+            &[
+                "plan::plan",
+                "checked_plan",
+                "crate::exec",
+                "crate::probe",
+                "crate::reconcile",
+            ],
+            "it shows what was decided",
+        );
+    }
+}
+
+#[test]
+fn effects_decide_nothing() {
+    forbid(
+        "exec",
+        &[
+            "plan::plan(",
+            "checked_plan",
+            "plan::gate(",
+            "crate::reconcile",
+            "crate::api",
+            "crate::cli",
+        ],
+        "an effect does what it is told",
+    );
+}
+
+/// The planner's rows name every case: a combination that nobody thought of is a compile error, not a default.
+#[test]
+fn rows_have_no_catch_all() {
+    for place in [
+        "plan/primary.rs",
+        "plan/standby.rs",
+        "plan/failover.rs",
+        "plan/recovery.rs",
+        "plan/conflict.rs",
+    ] {
+        for (path, text) in sources(place) {
+            let lazy = code(&text)
+                .lines()
+                .map(str::trim)
+                .find(|line| line.starts_with("_ =>") || line.starts_with("_ if"))
+                .map(ToOwned::to_owned);
+            assert_eq!(lazy, None, "{}", path.display());
+        }
+    }
+}

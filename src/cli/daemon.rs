@@ -1,14 +1,16 @@
 //! `run` and `apply`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::render::{code, print_plan};
 use super::{StateArgs, exit};
-use crate::desired::{self, Reading, Surroundings, Valid};
+use crate::desired::{self, Reading, Surroundings, Valid, schema_file};
 use crate::instance::Instance;
 use crate::reconcile::{self, Ended, Mode, report_unsupported};
+use crate::supervise::manager::Manager;
 use crate::supervise::signals::{self, Request, Requests};
 
 /// The daemon.
@@ -21,16 +23,25 @@ pub(super) async fn run(state: &StateArgs) -> Result<u8> {
     signals::hold_back();
     let (mut readings, handle) = desired::watch(surroundings);
     signals::let_in();
+    let mut manager = Manager::new();
+    let mut said: Option<String> = None;
     // A file that appears or becomes valid later is as good as one that was there.
     let first = loop {
         let reading: Arc<Reading> = readings.borrow_and_update().clone();
         if let Some(valid) = &reading.valid {
             break Arc::clone(valid);
         }
-        if let Some(error) = &reading.error {
+        if let Some(error) = &reading.error
+            && said.replace(error.clone()).as_ref() != Some(error)
+        {
             tracing::error!("waiting for a valid state file:\n{error}");
+            // Or the service manager would end us, and nobody looked after the server.
+            manager.status("waiting for a valid state file; see the log");
         }
+        let rest = manager.alive().unwrap_or(Duration::from_secs(3600));
         tokio::select! {
+            // Only the sign of life is due.
+            () = tokio::time::sleep(rest) => {}
             changed = readings.changed() => changed?,
             request = requests.next() => match request {
                 Request::End => return Ok(exit::OK),
@@ -41,6 +52,9 @@ pub(super) async fn run(state: &StateArgs) -> Result<u8> {
     };
     let instance = Instance::claim(&first.desired).await?;
     report_unsupported(&first.desired);
+    if let Err(error) = schema_file::keep(&first.desired.home) {
+        tracing::warn!("editors may not know this version's keys: {error:#}");
+    }
     reconcile::run(Mode::Daemon, instance, first, readings, handle, requests).await?;
     tracing::info!("paceline ends");
     Ok(exit::OK)

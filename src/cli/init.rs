@@ -76,6 +76,7 @@ pub(super) fn init(args: &InitArgs) -> Result<u8> {
     if !kept {
         pairing::store(file, &desired.home, &secret)?;
     }
+    pairing::keep_schema(&desired.home);
     // Before the state file: a daemon that waits for the file acts as soon as it is there.
     let permission = if args.role == Role::Primary {
         permit_new_database(&desired)?

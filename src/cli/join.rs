@@ -93,6 +93,7 @@ pub(super) async fn join(args: &JoinArgs) -> Result<u8> {
     if there {
         code = describe(&mut said, args, &asked, &desired, &path);
     } else {
+        pairing::keep_schema(&desired.home);
         pairing::write_state(&path, &text)?;
         let _ = writeln!(said, "wrote {path} (role: {}, peer: {})", fresh.role, args.host);
     }

@@ -8,6 +8,7 @@ mod forget;
 mod handover;
 mod init;
 mod join;
+mod logging;
 mod pairing;
 mod render;
 mod restart;
@@ -163,7 +164,7 @@ struct StateArgs {
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    logging();
+    logging::start();
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Threads for slow calls are to take no signal: only ours looks whether there was one before it executes anew.
@@ -220,44 +221,4 @@ fn code_of(error: &anyhow::Error) -> u8 {
     } else {
         exit::INTERNAL
     }
-}
-
-/// Logs go to standard error; `PACELINE_LOG` (or `RUST_LOG`) sets how much, `PACELINE_LOG_FORMAT` how: `text`, `json`,
-/// `journald`, or `auto`, which is journald if standard error is the journal, otherwise text.
-fn logging() {
-    use tracing_subscriber::EnvFilter;
-    use tracing_subscriber::layer::SubscriberExt as _;
-    use tracing_subscriber::util::SubscriberInitExt as _;
-    let filter = EnvFilter::try_from_env("PACELINE_LOG")
-        .or_else(|_| EnvFilter::try_from_default_env())
-        .unwrap_or_else(|_| EnvFilter::new("info"));
-    let registry = tracing_subscriber::registry().with(filter);
-    let format = std::env::var("PACELINE_LOG_FORMAT").unwrap_or_default();
-    let text = || {
-        tracing_subscriber::fmt::layer()
-            .with_target(false)
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-    };
-    let wanted = format == "journald" || (format != "text" && format != "json" && to_the_journal());
-    // Without a journal there is standard error.
-    let journal = wanted.then(|| tracing_journald::layer().ok()).flatten();
-    match (journal, format.as_str()) {
-        (Some(journal), _) => registry
-            .with(journal.with_field_prefix(Some("PACELINE".to_owned())))
-            .init(),
-        (None, "json") => registry
-            .with(text().json().flatten_event(true).with_ansi(false))
-            .init(),
-        (None, _) => registry.with(text()).init(),
-    }
-}
-
-/// Whether standard error is the journal: `$JOURNAL_STREAM` names its device and inode (systemd.exec(5)).
-fn to_the_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
-        return false;
-    };
-    nix::sys::stat::fstat(std::io::stderr())
-        .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }

@@ -12,7 +12,7 @@ use anyhow::Result;
 use camino::Utf8Path;
 
 use crate::desired::fresh::Fresh;
-use crate::desired::{Desired, Diagnostic, Surroundings, validate};
+use crate::desired::{Desired, Diagnostic, Surroundings, schema_file, validate};
 use crate::digest::digest;
 use crate::hint::hinted;
 use crate::probe::database::read_password;
@@ -127,6 +127,14 @@ pub(super) fn prepare_home(home: &Utf8Path) -> Result<()> {
     Ok(())
 }
 
+/// Writes the schema that the first line of a new state file names. An editor that does not know the keys is no reason
+/// to have no state file: without it the daemon tries again.
+pub(super) fn keep_schema(home: &Utf8Path) {
+    if let Err(error) = prepare_home(home).and_then(|()| schema_file::keep(home)) {
+        tracing::debug!("editors do not know the keys yet: {error:#}");
+    }
+}
+
 /// Writes a new state file.
 pub(super) fn write_state(path: &Utf8Path, text: &str) -> Result<()> {
     let write = || -> Result<bool> {
@@ -159,7 +167,7 @@ pub(super) fn draw_up(fresh: &Fresh, path: &Utf8Path) -> Result<(String, Desired
     let text = fresh.text();
     let surroundings = Surroundings::detect(path, None)?;
     match validate(&text, &surroundings) {
-        Ok(desired) => Ok((text, desired)),
+        Ok(desired) => Ok((format!("{}{text}", schema_file::modeline(&desired.home)), desired)),
         Err(problems) => {
             let join = |part: fn(&Diagnostic) -> &str| {
                 let parts: Vec<&str> = problems

@@ -9,7 +9,7 @@
 //! A text with another role comes from [`edit`], the text of a new file from [`fresh`].
 //!
 //! [`mod@file`] knows YAML; [`validate()`] knows the format (with `sections`, `rules`, `words`, [`managed`] and
-//! `unsupported`). Both are pure. [`source`], [`rewrite`] and [`mod@watch`] are the edge to the machine. Nothing in here
+//! `unsupported`). Both are pure. [`source`], [`rewrite`], [`schema_file`] and [`mod@watch`] are the edge to the machine. Nothing in here
 //! acts on what is declared, and nothing outside reads the file.
 
 pub mod diagnostic;
@@ -19,6 +19,7 @@ pub mod fresh;
 pub mod managed;
 pub mod model;
 pub mod rewrite;
+pub mod schema_file;
 pub mod source;
 pub mod watch;
 

@@ -26,7 +26,8 @@ const DURATION: &str = "^[0-9]+(ms|s|sec|min|m|h|d)( ?[0-9]+(ms|s|sec|min|m|h|d)
 /// lines: `role` and `peer`.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, title = "Paceline state file",
-    extend("oneOf" = [{"required": ["role"]}, {"required": ["nodes"]}]))]
+    extend("oneOf" = [{"required": ["role"], "properties": {"nodes": false}},
+        {"required": ["nodes"], "properties": {"role": false, "peer": false}}]))]
 struct StateFile {
     /// What this laptop is: the one word that you change during an event. Not used together with `nodes`.
     role: Option<Role>,
@@ -121,6 +122,7 @@ struct Postgres {
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_.]*$"}))]
     settings: Option<BTreeMap<String, Scalar>>,
     /// Networks that may connect, such as `192.168.40.0/24`; always with a password. Default: none.
+    #[schemars(inner(length(min = 1)))]
     allow: Option<Vec<String>>,
     /// Further lines of `pg_hba.conf`, put before the ones of Paceline exactly as they stand here.
     hba: Option<Vec<HbaLine>>,
@@ -217,6 +219,7 @@ struct App {
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}))]
     environment: Option<BTreeMap<String, Scalar>>,
     /// What the stations use, such as `0.0.0.0:8080`; the same on both laptops.
+    #[schemars(length(min = 1))]
     listen: Option<String>,
     /// The program's own port behind `listen`; `auto`: a fresh one at each start.
     #[schemars(extend("default" = "auto"))]
@@ -281,7 +284,7 @@ struct VirtualAddress {
 #[schemars(deny_unknown_fields)]
 struct Api {
     /// Address and port.
-    #[schemars(extend("default" = "0.0.0.0:8432"))]
+    #[schemars(length(min = 1), extend("default" = "0.0.0.0:8432"))]
     listen: Option<String>,
 }
 
@@ -340,7 +343,8 @@ by_hand! {
                 "lsn": { "description": "A WAL position.", "type": "string",
                     "pattern": "^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$" },
                 "name": { "description": "A restore point.", "type": ["string", "number"], "minLength": 1 },
-                "xid": { "description": "A transaction number.", "type": "integer", "minimum": 3 }
+                "xid": { "description": "A transaction number.", "type": "integer", "minimum": 3,
+                    "maximum": u32::MAX }
             } }
         ] });
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::diagnostic::quote;
-use super::file::ScalarKind;
+use super::file::{Kind, ScalarKind};
 use super::managed::instead_of;
 use super::model::{
     AfterCrash, App, AppPort, Archive, Database, Durability, Postgres, Recovery, RecoveryTarget, Replication,
@@ -350,15 +350,18 @@ fn command(value: &Value<'_>) -> Option<Vec<String>> {
         );
     }
     let words = value.list(Value::any_scalar)?;
+    // An item that is wrong has been reported; it is not among the words.
+    let empty = matches!(&value.node.kind, Kind::List(items) if items.is_empty());
     match words.first().map(String::as_str) {
         Some("") => value.wrong(
             "the name of the program is empty",
             "write the program first, then its arguments",
         ),
-        None => value.wrong(
+        None if empty => value.wrong(
             "the list is empty",
             "write the program first, then its arguments: [python3, launch.py]",
         ),
+        None => None,
         Some(_) => Some(words),
     }
 }

@@ -22,15 +22,13 @@ pub fn duration(value: &Value<'_>) -> Option<Duration> {
     }
     let text = value.text()?;
     // Narrower than humantime, for which `5M` is five months and blanks may stand inside of a number.
-    let parsed = if is_duration(&text) {
-        humantime::parse_duration(&text).ok()
-    } else {
-        None
-    };
-    match parsed {
-        Some(duration) if duration <= LONGEST => Some(duration),
-        Some(_) => value.wrong(format!("{text} is longer than a year"), HELP),
-        None => value.wrong(format!("{} is not a duration", quote(&text)), HELP),
+    if !is_duration(&text) {
+        return value.wrong(format!("{} is not a duration", quote(&text)), HELP);
+    }
+    match humantime::parse_duration(&text) {
+        Ok(duration) if duration <= LONGEST => Some(duration),
+        // What humantime does not understand of such a text is a number that is too large for it.
+        Ok(_) | Err(_) => value.wrong(format!("{} is longer than a year", quote(&text)), HELP),
     }
 }
 
@@ -69,24 +67,27 @@ pub fn size(value: &Value<'_>) -> Option<String> {
         return value.wrong(format!("the size {text} has no unit"), HELP);
     }
     let text = value.text()?;
-    let kilobytes = ["kB", "MB", "GB", "TB"]
+    let written = ["kB", "MB", "GB", "TB"]
         .iter()
         .zip(0..)
         .find_map(|(unit, power)| {
             let digits = text.strip_suffix(unit)?;
             let digits = digits.strip_suffix(' ').unwrap_or(digits);
             let plain = digits.chars().all(|c| c.is_ascii_digit()) && !digits.starts_with('0');
-            digits
-                .parse::<u64>()
-                .ok()
-                .filter(|_| plain)?
-                .checked_mul(1024_u64.pow(power))
+            (plain && !digits.is_empty()).then_some((digits, power))
         });
-    match kilobytes {
+    let Some((digits, power)) = written else {
+        return value.wrong(format!("{} is not a size", quote(&text)), HELP);
+    };
+    // Nothing but digits is no number only if it is too large for one.
+    let kilobytes = digits.parse::<u64>().ok();
+    match kilobytes.and_then(|kilobytes| kilobytes.checked_mul(1024_u64.pow(power))) {
         // PostgreSQL counts this one in megabytes, in 32 bits.
         Some(kilobytes) if kilobytes / 1024 <= 0x7fff_ffff => Some(text.replace(' ', "")),
-        Some(_) => value.wrong(format!("{text} is more than PostgreSQL can handle"), HELP),
-        None => value.wrong(format!("{} is not a size", quote(&text)), HELP),
+        Some(_) | None => value.wrong(
+            format!("{} is more than PostgreSQL can handle", quote(&text)),
+            HELP,
+        ),
     }
 }
 

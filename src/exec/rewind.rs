@@ -60,9 +60,11 @@ pub(super) async fn rewind(context: &Context<'_>, source: &RewindSource) -> Resu
     let own = OwnFiles::read(desired, &found.sidecar.origin)?;
     // From here on the copy is changed.
     mark(desired, Phase::Changing, kept)?;
-    tools::rewind(context, source, &user)
-        .await
-        .context("the database is copied anew")?;
+    match tools::rewind(context, source, &user).await {
+        Ok(()) => {}
+        Err(failed) if failed.changed => return Err(failed.error.context("the database is copied anew")),
+        Err(failed) => return Err(not_begun(desired, source, failed.error).await),
+    }
     arrive(context, source, &user, found.sidecar, &there, &own).await
 }
 
@@ -146,34 +148,40 @@ async fn recover(
     unmark(context.desired)
 }
 
-/// Finds out whether pg_rewind can do it. Where it cannot, and that is not the line's fault, the copy is given up for a new
-/// one.
+/// Finds out whether pg_rewind can do it.
 async fn possible(
     context: &Context<'_>,
     source: &RewindSource,
     user: &Identity,
     there: &Source,
 ) -> Result<()> {
-    let preview = tools::preview(context, source, user).await;
-    let why = match preview {
-        // The epochs say otherwise: followed like this, the two would differ in silence (POSTGRES-FACTS 1).
-        Ok(preview) if preview.nothing_to_do => {
-            anyhow::anyhow!("pg_rewind found nothing to do although the histories differ")
-        }
+    let why = match tools::preview(context, source, user).await {
+        Ok(preview) if preview.nothing_to_do => tools::no_difference(),
         Ok(preview) => match preview.from.filter(|from| !reaches_back(there, *from)) {
             None => return Ok(()),
             Some(from) => anyhow::anyhow!(
                 "the other laptop does not have the WAL from {from} on any more, which a rewind needs"
             ),
         },
-        Err(error) => match source::confirm(context.desired, source).await {
-            // Whatever it was, it can be tried again: nothing was changed.
-            Err(_) => return Err(error),
-            Ok(_) => error,
-        },
+        Err(error) => error,
     };
-    mark(context.desired, Phase::GivenUp, None)?;
-    Err(why.context("this copy cannot be rewound; the database is copied anew"))
+    Err(not_begun(context.desired, source, why).await)
+}
+
+/// A rewind that failed before it changed anything: tried again, if that was the line's fault; otherwise the copy is given
+/// up for a new one.
+async fn not_begun(desired: &Desired, source: &RewindSource, why: anyhow::Error) -> anyhow::Error {
+    let answers = source::confirm(desired, source).await.is_ok();
+    let marked = if answers {
+        mark(desired, Phase::GivenUp, None)
+    } else {
+        unmark(desired)
+    };
+    match marked {
+        Ok(()) if answers => why.context("this copy cannot be rewound; the database is copied anew"),
+        Ok(()) => why,
+        Err(error) => error,
+    }
 }
 
 /// Whether the other laptop still has the WAL of this position.

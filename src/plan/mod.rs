@@ -28,6 +28,7 @@ mod pair;
 mod pair_end;
 mod primary;
 mod promotion;
+mod reason;
 mod recovery;
 mod refused;
 mod rejoin;
@@ -46,6 +47,7 @@ pub use end::{End, Waiting};
 pub use gate::{Gate, gate};
 pub use pair::HARMLESS_LAG;
 pub use pair_end::{PeerBlock, PeerWait};
+pub use recovery::fingerprint;
 pub use rule::{Fault, Rule};
 
 use std::borrow::Cow;

@@ -256,6 +256,13 @@ pub enum PeerBlock {
     },
     /// Our copy was handed over, and the other laptop, which should have taken it, does not answer.
     HandedOverPeerSilent,
+    /// Declared recovery, and the other laptop, which may go on with what it has, does not answer.
+    RecoveryPeerSilent(String),
+    /// Declared recovery beside a laptop that is not a standby at rest.
+    RecoveryBesidePeer {
+        /// Whether its database is being written to.
+        writes: bool,
+    },
     /// The other laptop may have taken over when it was last seen.
     MayHaveTakenOver,
     /// The server crashed, and the other laptop may have taken over since.
@@ -316,6 +323,16 @@ impl fmt::Display for PeerBlock {
             Self::HandedOverPeerSilent => f.write_str(
                 "this laptop handed its copy over, and the other one, which may have taken over, does not answer",
             ),
+            Self::RecoveryPeerSilent(why) => write!(
+                f,
+                "a restore replaces this copy, and the other laptop, which may go on with its own, does not answer: {why}"
+            ),
+            Self::RecoveryBesidePeer { writes: true } => f.write_str(
+                "the other laptop is alive and its database is being written to; a restore here would make two of it",
+            ),
+            Self::RecoveryBesidePeer { writes: false } => {
+                f.write_str("the other laptop is not declared standby, so that it may go on with its own copy")
+            }
             Self::MayHaveTakenOver => f.write_str(
                 "the other laptop does not answer and was about to take over, or declared failover, when it was last seen",
             ),
@@ -395,6 +412,13 @@ impl PeerBlock {
             Self::HandedOverPeerSilent => "bring the other laptop back: it goes on by itself. If the other laptop is dead, declare \
                  `role: failover` here"
                 .to_owned(),
+            Self::RecoveryPeerSilent(_) => {
+                "switch the other laptop on and declare it standby: it then copies what is restored here".to_owned()
+            }
+            Self::RecoveryBesidePeer { writes: true } => "hand over first: write `primary` here and `standby` there; then declare \
+                 `role: recovery` here. The other laptop copies what is restored"
+                .to_owned(),
+            Self::RecoveryBesidePeer { writes: false } => "declare the other laptop standby".to_owned(),
             Self::MayHaveTakenOver => {
                 "bring the other laptop back, with its daemon: it goes on by itself".to_owned()
             }

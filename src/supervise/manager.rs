@@ -1,16 +1,17 @@
 //! The service manager (systemd), if it started us: what it is told, and the sign of life that it waits for. Without one
-//! nothing happens.
+//! nothing happens, and one that does not read holds nothing up.
 
 use std::time::{Duration, Instant};
 
-use sd_notify::NotifyState;
+use crate::sys::systemd::{self, Datagrams, assignment, reloading};
 
 /// The service manager's end of `$NOTIFY_SOCKET`.
 #[derive(Debug)]
 pub struct Manager {
+    socket: Option<Datagrams>,
     /// How often it wants a sign of life; `None`: it wants none.
     watchdog: Option<Duration>,
-    alive_at: Instant,
+    alive_at: Option<Instant>,
     /// What it was last told.
     status: String,
     ready: bool,
@@ -20,8 +21,9 @@ impl Manager {
     /// Whoever started us.
     pub fn new() -> Self {
         Self {
-            watchdog: sd_notify::watchdog_enabled(),
-            alive_at: Instant::now(),
+            socket: systemd::manager(),
+            watchdog: systemd::watchdog(),
+            alive_at: None,
             status: String::new(),
             ready: false,
         }
@@ -33,51 +35,47 @@ impl Manager {
             return;
         }
         words.clone_into(&mut self.status);
-        if self.ready {
-            tell(&[NotifyState::Status(words)]);
-        } else {
-            self.ready = true;
-            tell(&[NotifyState::Ready, NotifyState::Status(words)]);
-        }
+        let ready = if self.ready { "" } else { "READY=1\n" };
+        self.ready = true;
+        self.tell(&format!("{ready}{}", assignment("STATUS", words)));
     }
 
-    /// The state file is read, and taken in when this returns.
+    /// The state file was read, and is taken in by now.
     pub fn reloaded(&self) {
-        if !self.ready {
-            return;
+        if self.ready {
+            self.tell(&reloading());
+            self.tell("READY=1\n");
         }
-        if let Ok(now) = NotifyState::monotonic_usec_now() {
-            tell(&[NotifyState::Reloading, now]);
-        }
-        tell(&[NotifyState::Ready]);
     }
 
     /// We were asked to end.
     pub fn stopping(&self) {
-        tell(&[NotifyState::Stopping]);
+        self.tell("STOPPING=1\n");
     }
 
     /// To be called whenever the loop goes round: it must be the loop itself that is alive. Says within which time it has
     /// to come round again.
     pub fn alive(&mut self) -> Option<Duration> {
         let half = self.watchdog? / 2;
-        if self.alive_at.elapsed() >= half / 2 {
-            self.alive_at = Instant::now();
-            tell(&[NotifyState::Watchdog]);
+        if self.alive_at.is_none_or(|at| at.elapsed() >= half / 2) {
+            self.alive_at = Some(Instant::now());
+            self.tell("WATCHDOG=1\n");
         }
-        Some(half.saturating_sub(self.alive_at.elapsed()))
+        Some(half.saturating_sub(self.alive_at?.elapsed()))
+    }
+
+    /// A manager that does not listen is no reason to stop.
+    fn tell(&self, text: &str) {
+        if let Some(socket) = &self.socket
+            && let Err(error) = socket.send(text.as_bytes())
+        {
+            tracing::debug!("cannot tell the service manager: {error}");
+        }
     }
 }
 
 impl Default for Manager {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// A manager that does not listen is no reason to stop.
-fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!("cannot tell the service manager: {error}");
     }
 }

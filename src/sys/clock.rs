@@ -1,4 +1,4 @@
-//! The two clocks: one for ages and time limits, one for people.
+//! The clocks: for ages and time limits, for systemd, for people.
 
 use std::time::Duration;
 
@@ -19,6 +19,11 @@ pub fn boot() -> Option<String> {
     Some(text.trim().to_owned())
 }
 
+/// Now, on CLOCK_MONOTONIC, which stands still while the laptop sleeps: what systemd counts by.
+pub fn monotonic() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+}
+
 /// The same, so long ago.
 pub fn timestamp_before(ago: Duration) -> String {
     let then = jiff::Timestamp::now().checked_sub(ago);
@@ -36,4 +41,11 @@ pub fn compact_timestamp() -> String {
 /// Wall-clock time for people, RFC 3339 in UTC with whole seconds. Never used to decide anything.
 pub fn timestamp() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Wall-clock time as above, with milliseconds: for what comes within the same second.
+pub fn exact_timestamp() -> String {
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
+        .to_string()
 }

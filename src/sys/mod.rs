@@ -11,5 +11,6 @@ pub mod net;
 pub mod process;
 pub mod replace;
 pub mod spawn;
+pub mod systemd;
 pub mod terminal;
 pub mod users;

@@ -1,10 +1,11 @@
-//! The commands that write: `init` and `join` (in [`pairing`]), `set role` and its short forms (in [`role`]). Real
+//! The commands that write: `init` and `join` (in [`pairing`], what editors make of their files in [`editor`]), `set role` and its short forms (in [`role`]). Real
 //! program, real files.
 
 #[path = "../common/mod.rs"]
 #[macro_use]
 mod common;
 
+mod editor;
 mod pairing;
 mod role;
 

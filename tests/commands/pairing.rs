@@ -15,7 +15,7 @@ use super::common::text;
 use super::{Place, mode, ok, refused};
 
 /// The line for the other laptop, and the code in it.
-fn line_of(said: &str) -> (String, String) {
+pub(super) fn line_of(said: &str) -> (String, String) {
     let line = said.lines().find(|line| line.contains(" <<< '")).expect("a line");
     let code = line.split('\'').nth(1).expect("a code");
     (line.trim().to_owned(), code.to_owned())

@@ -295,6 +295,7 @@ pub struct WireState {
     held: bool,
     frozen: bool,
     let_go: bool,
+    cut: bool,
 }
 
 impl Wire {
@@ -339,6 +340,12 @@ impl Wire {
         self.state.0.lock().expect("lock").frozen = true;
     }
 
+    /// A held connection ends, with nothing of what was still under way.
+    pub fn cut(&self) {
+        self.state.0.lock().expect("lock").cut = true;
+        self.let_go();
+    }
+
     pub fn let_go(&self) {
         self.state.0.lock().expect("lock").let_go = true;
         self.state.1.notify_all();
@@ -359,11 +366,12 @@ fn carry(mut from: TcpStream, mut to: TcpStream, limit: usize, state: &(Mutex<Wi
             let (guard, _) = changed
                 .wait_timeout_while(guard, slow, |state| !state.let_go)
                 .expect("lock");
-            drop(
-                changed
-                    .wait_while(guard, |state| state.frozen && !state.let_go)
-                    .expect("lock"),
-            );
+            let guard = changed
+                .wait_while(guard, |state| state.frozen && !state.let_go)
+                .expect("lock");
+            if guard.cut {
+                break;
+            }
         }
         if to.write_all(&buffer[..length]).is_err() {
             break;

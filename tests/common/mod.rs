@@ -6,12 +6,14 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod editor;
+pub mod net;
 pub mod pair;
 mod processes;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{BufRead as _, BufReader};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -100,6 +102,8 @@ pub struct Laptop {
     as_: As,
     /// What the daemon finds in its environment besides the usual.
     pub environment: Vec<(&'static str, String)>,
+    /// Where in a network it is; `None`: it has this machine's.
+    host: Option<Arc<net::Host>>,
     daemon: Option<Child>,
     log: Arc<Log>,
 }
@@ -111,6 +115,10 @@ impl Laptop {
     }
 
     pub fn with(as_: As, yaml: &str) -> Self {
+        Self::make(as_, None, (port(), port()), yaml)
+    }
+
+    fn make(as_: As, host: Option<Arc<net::Host>>, (port, api): (u16, u16), yaml: &str) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("pl")
             .tempdir_in("/tmp")
@@ -127,11 +135,12 @@ impl Laptop {
         }
         let laptop = Self {
             directory,
-            port: port(),
-            api: port(),
+            port,
+            api,
             program,
             as_,
             environment: Vec::new(),
+            host,
             daemon: None,
             log: Arc::default(),
         };
@@ -213,7 +222,10 @@ impl Laptop {
 
     /// Runs a command with the state file as its last argument, to its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("run")
+        let mut command = self.command(arguments);
+        self.inside(|| command.output())
+            .expect("it is switched on")
+            .expect("run")
     }
 
     /// Starts the daemon and waits until it serves its status.
@@ -225,10 +237,11 @@ impl Laptop {
     /// Starts the daemon and waits for nothing.
     pub fn launch(&mut self) {
         assert!(self.daemon.is_none(), "one daemon at a time");
+        let mut command = self.command(&["run"]);
+        command.stderr(Stdio::piped());
         let mut child = self
-            .command(&["run"])
-            .stderr(Stdio::piped())
-            .spawn()
+            .inside(|| command.spawn())
+            .expect("it is switched on")
             .expect("start the daemon");
         let stderr = child.stderr.take().expect("stderr");
         self.daemon = Some(child);
@@ -344,18 +357,8 @@ impl Laptop {
 
     /// Asks the daemon over HTTP; `None`: nobody answers.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.api)).ok()?;
-        stream.set_read_timeout(Some(LIMIT)).expect("timeout");
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        )
-        .ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let code = answer.split(' ').nth(1)?.parse().ok()?;
-        let body = answer.split_once("\r\n\r\n")?.1.to_owned();
-        Some((code, body))
+        self.inside(|| net::http_get((Ipv4Addr::LOCALHOST, self.api), path))
+            .flatten()
     }
 
     /// Signals the daemon.

@@ -25,10 +25,12 @@ impl Pair {
 
     /// The same with more in their state files.
     pub fn with(alpha_more: &str, bravo_more: &str) -> Self {
-        let pair = Self {
-            alpha: Laptop::new(""),
-            bravo: Laptop::new(""),
-        };
+        Self::of(Laptop::new(""), Laptop::new(""), alpha_more, bravo_more)
+    }
+
+    /// These two laptops.
+    pub fn of(alpha: Laptop, bravo: Laptop, alpha_more: &str, bravo_more: &str) -> Self {
+        let pair = Self { alpha, bravo };
         for laptop in [&pair.alpha, &pair.bravo] {
             secret(&laptop.path("home"), SECRET);
         }
@@ -90,11 +92,18 @@ impl Pair {
 }
 
 pub fn yaml(node: &str, role: &str, peer: &Laptop, more: &str) -> String {
+    let listen = if peer.address().is_loopback() {
+        "127.0.0.1"
+    } else {
+        "0.0.0.0"
+    };
     format!(
-        "role: {role}\nnode: {node}\nhome: home\napi: {{ listen: \"127.0.0.1:{{api}}\" }}\n\
-         peer: {{ host: 127.0.0.1, port: {}, api_port: {} }}\nsafety: {{ peer_wait: 1s }}\n\
+        "role: {role}\nnode: {node}\nhome: home\napi: {{ listen: \"{listen}:{{api}}\" }}\n\
+         peer: {{ host: {}, port: {}, api_port: {} }}\nsafety: {{ peer_wait: 1s }}\n\
          postgres:\n  port: {{port}}\n{more}",
-        peer.port, peer.api
+        peer.address(),
+        peer.port,
+        peer.api
     )
 }
 

@@ -11,6 +11,7 @@ mod pair;
 mod places;
 mod product;
 mod properties;
+mod random;
 mod rows;
 mod settings;
 mod single;

@@ -122,6 +122,11 @@ impl Forked {
         let said = format!("{:#}", self.rewind_to(source).expect_err(words));
         assert!(said.contains(words) && said.contains("copied anew"), "{said}");
         assert_eq!(self.state(), DataState::Tainted, "{said}");
+        self.copy_anew();
+    }
+
+    /// Copies it anew, as the planner would have it.
+    pub(crate) fn copy_anew(&self) {
         let copy = CloneSource {
             peer: self.source.peer.clone(),
             programs: programs(),

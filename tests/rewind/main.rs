@@ -271,22 +271,22 @@ fn a_line_that_breaks_before_anything_was_changed() {
     let forked = Forked::new(End::Crash);
     let before = siblings(&forked.pair.alpha);
     let wire = Wire::to(forked.pair.bravo.port, 16 << 10);
+    wire.freeze();
     let mut source = forked.source.clone();
     source.peer.port = wire.port;
     let action = Action::Rewind(Box::new(source));
     let done = block_on(async {
-        let state = Arc::clone(&wire.state);
-        let data = forked.pair.bravo.data();
-        let die = tokio::task::spawn_blocking(move || {
-            Wire::wait_held(&state);
-            crash_server(&data);
+        let held = tokio::task::spawn_blocking({
+            let state = Arc::clone(&wire.state);
+            move || Wire::wait_held(&state)
         });
         let rewind = acting(&forked.pair.alpha_desired, &action, watch::channel(None).0);
-        tokio::join!(rewind, async {
-            die.await.expect("crash");
-            wire.let_go();
-        })
-        .0
+        let break_it = async {
+            held.await.expect("held");
+            crash_server(&forked.pair.bravo.data());
+            wire.cut();
+        };
+        tokio::join!(rewind, break_it).0
     });
     let error = format!("{:#}", done.expect_err("it died"));
     assert!(
@@ -295,6 +295,36 @@ fn a_line_that_breaks_before_anything_was_changed() {
     );
     assert_eq!(forked.state(), DataState::Primary);
     assert_eq!(siblings(&forked.pair.alpha), before);
+    start(&forked.pair.bravo_desired, false);
+
+    // The same just when it was to be done in earnest, and everything was kept.
+    let (begun, broken) = (forked.pair.alpha.path("begun"), forked.pair.alpha.path("broken"));
+    fs::write(&begun, "").expect("write");
+    common::give(&begun);
+    let script = format!(
+        "case \"$*\" in *--dry-run*) exec {{real}} \"$@\";; esac\n\
+         echo begun > {}\nwhile [ ! -e {} ]; do sleep 0.02; done\nexec {{real}} \"$@\"",
+        begun.display(),
+        broken.display()
+    );
+    let mut source = forked.source.clone();
+    source.programs.bin_directory = with_script(&forked.pair.alpha, "pg_rewind", &script);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            eventually("begun", || {
+                fs::read_to_string(&begun).is_ok_and(|text| !text.is_empty())
+            });
+            assert_eq!(forked.state(), DataState::Tainted);
+            crash_server(&forked.pair.bravo.data());
+            fs::write(&broken, "").expect("write");
+        });
+        let error = format!("{:#}", forked.rewind_to(&source).expect_err("it died"));
+        assert!(
+            error.contains("the rewind to") && !error.contains("anew"),
+            "{error}"
+        );
+    });
+    assert_eq!(forked.state(), DataState::Primary);
     start(&forked.pair.bravo_desired, false);
     forked.rewind().expect("rewind");
     assert!(riders(&forked.kept().0).contains("bib 666"));
@@ -320,6 +350,58 @@ fn a_rewind_that_breaks_in_the_middle() {
         .partition(|kept| report(kept).kind == Kind::HalfRewound);
     assert!(report(half[0]).why.contains(&whole[0].display().to_string()));
     assert_eq!(report(whole[0]).kind, Kind::Full);
+    assert!(riders(whole[0]).contains("bib 666"));
+}
+
+/// Killed in the middle of it: no tool is left that would go on writing (POSTGRES-FACTS 17), and nobody trusts what is
+/// there.
+#[test]
+fn a_rewind_that_is_killed_in_the_middle() {
+    let forked = Forked::new(End::Crash);
+    // Less than one segment of WAL. The dry run, which may fetch something before it is ended, goes around it.
+    let wire = Wire::to(forked.pair.bravo.port, 2 << 20);
+    wire.freeze();
+    let mut source = forked.source.clone();
+    source.peer.port = wire.port;
+    let script = format!(
+        "case \"$*\" in *--dry-run*) exec {{real}} --dry-run --progress --no-ensure-shutdown --target-pgdata \"$2\" \\\n\
+         --source-server \"$(echo \"$4\" | sed s/port={}/port={}/)\";; esac\nexec {{real}} \"$@\"",
+        wire.port, forked.pair.bravo.port
+    );
+    source.programs.bin_directory = with_script(&forked.pair.alpha, "pg_rewind", &script);
+    let action = Action::Rewind(Box::new(source));
+    let data = forked.pair.alpha.data();
+    let tools = || {
+        let ours = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.contains("pg_rewind") && line.contains(&data.display().to_string()))
+        };
+        common::processes().into_iter().filter(ours).collect::<Vec<i32>>()
+    };
+    let killed = block_on(async {
+        let state = Arc::clone(&wire.state);
+        let held = tokio::task::spawn_blocking(move || Wire::wait_held(&state));
+        let middle = async {
+            held.await.expect("held");
+            tools()
+        };
+        tokio::select! {
+            done = acting(&forked.pair.alpha_desired, &action, watch::channel(None).0) => panic!("it ended: {done:?}"),
+            tools = middle => tools,
+        }
+    });
+    assert!(!killed.is_empty(), "pg_rewind ran");
+    killed.into_iter().for_each(common::wait_gone);
+    assert_eq!(tools(), Vec::<i32>::new());
+    assert_eq!(forked.state(), DataState::Tainted);
+    wire.let_go();
+    forked.copy_anew();
+    let kept = set_aside(&forked.pair.alpha);
+    let whole: Vec<&PathBuf> = kept
+        .iter()
+        .filter(|kept| report(kept).kind == Kind::Full)
+        .collect();
+    assert_eq!((kept.len(), whole.len()), (2, 1), "{kept:?}");
     assert!(riders(whole[0]).contains("bib 666"));
 }
 

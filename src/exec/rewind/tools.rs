@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use tokio::sync::Notify;
 
 use crate::exec::clone::{conninfo, say};
 use crate::exec::{Context, server};
@@ -108,24 +109,47 @@ pub(super) async fn preview(
 ) -> Result<Preview> {
     say(context, "comparing the two histories".to_owned());
     let mut preview = Preview::default();
-    run(context, source, user, &["--dry-run"], |line| {
+    let enough = Notify::new();
+    let look = run(context, source, user, &["--dry-run", "--progress"], |line| {
         preview.nothing_to_do |= line.contains("no rewind required");
         if let Some((_, rest)) = line.split_once("last common checkpoint at ") {
             preview.from = rest.split(' ').next().and_then(|lsn| lsn.parse().ok());
         }
+        if line.contains("need to copy") {
+            enough.notify_one();
+        }
         READ
-    })
-    .await
-    .with_context(|| format!("cannot rewind to {}:{}", source.peer.host, source.peer.port))?;
+    });
+    tokio::select! {
+        looked = look => looked.with_context(|| {
+            format!("cannot rewind to {}:{}", source.peer.host, source.peer.port)
+        })?,
+        // What comes now would be fetched like in earnest, and only not be written: it is ended here.
+        () = enough.notified() => {}
+    }
     Ok(preview)
 }
 
+/// A rewind that failed.
+pub(super) struct Failed {
+    /// Whether it had begun to change the copy.
+    pub(super) changed: bool,
+    /// Why.
+    pub(super) error: anyhow::Error,
+}
+
 /// Rewinds.
-pub(super) async fn rewind(context: &Context<'_>, source: &RewindSource, user: &Identity) -> Result<()> {
+pub(super) async fn rewind(
+    context: &Context<'_>,
+    source: &RewindSource,
+    user: &Identity,
+) -> Result<(), Failed> {
     say(context, format!("rewinding to {}", source.peer.host));
-    let mut nothing_to_do = false;
-    run(context, source, user, &["--progress"], |line| {
+    let (mut nothing_to_do, mut changed) = (false, false);
+    let done = run(context, source, user, &["--progress"], |line| {
         nothing_to_do |= line.contains("no rewind required");
+        // The last words before it does.
+        changed |= line.contains("need to copy");
         let Some((done, all)) = copied(line) else {
             return READ;
         };
@@ -134,12 +158,20 @@ pub(super) async fn rewind(context: &Context<'_>, source: &RewindSource, user: &
         if done == all { READ } else { STALL }
     })
     .await
-    .with_context(|| format!("the rewind to {}:{} failed", source.peer.host, source.peer.port))?;
-    if nothing_to_do {
-        // The epochs say otherwise: followed like this, the two would differ in silence (POSTGRES-FACTS 1).
-        bail!("pg_rewind found nothing to do although the histories differ");
-    }
-    Ok(())
+    .with_context(|| format!("the rewind to {}:{} failed", source.peer.host, source.peer.port));
+    done.and_then(|()| {
+        if nothing_to_do {
+            Err(no_difference())
+        } else {
+            Ok(())
+        }
+    })
+    .map_err(|error| Failed { changed, error })
+}
+
+/// The epochs say otherwise: followed like this, the two would differ in silence (POSTGRES-FACTS 1).
+pub(super) fn no_difference() -> anyhow::Error {
+    anyhow::anyhow!("pg_rewind found nothing to do although the histories differ")
 }
 
 async fn run(
