@@ -118,10 +118,17 @@ pub fn shown(event: &Value) -> String {
         },
         "peer" => with(format!("the other laptop {}", text("state")), "reason"),
         "promotion" => format!(
-            "promoted at {}; the other laptop was last known at {} ({})",
+            "promotion at {}; the other laptop was last known at {} ({})",
             text("position"),
             text("peer_position"),
             text("peer_seen")
+        ),
+        "epoch" => format!(
+            "epoch {} is written: timeline {}, begun at {}, by {}",
+            text("epoch"),
+            text("timeline"),
+            text("begin_lsn"),
+            text("node")
         ),
         "daemon" => format!("paceline {}", text("state")),
         other => format!("{other}: {event}"),

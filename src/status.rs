@@ -1,8 +1,12 @@
 //! The status document: what everybody outside sees of a laptop. Built from one decision; no secret is ever in it.
 
+mod plan;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
+
+pub use self::plan::{Failure, LossSection, PlanSection, PlanState, plan_section};
 
 use crate::desired::{Desired, Role};
 use crate::lineage::{Lineage, Lsn};
@@ -11,20 +15,7 @@ use crate::observed::{
     RestartRequest, Server,
 };
 use crate::plan::configuration::purged_words;
-use crate::plan::{End, Gate, HARMLESS_LAG, Loss, Plan, Waiting};
-
-/// What failed when the first step of the plan was carried out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// The action's name.
-    pub action: &'static str,
-    /// What went wrong.
-    pub error: String,
-    /// What a person can do, if it is known.
-    pub hint: Option<String>,
-    /// How often in a row.
-    pub attempts: u32,
-}
+use crate::plan::{End, Gate, HARMLESS_LAG, Plan, Waiting};
 
 /// The state file, as the daemon sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,22 +26,6 @@ pub struct FileState {
     pub error: Option<String>,
     /// What is odd about the file, if anything.
     pub warning: Option<String>,
-}
-
-/// How a plan stands, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PlanState {
-    /// Everything is as declared.
-    Converged,
-    /// Steps are being taken.
-    Converging,
-    /// It goes on by itself.
-    Waiting,
-    /// A person must act.
-    Blocked,
-    /// The last step failed; it is tried again.
-    Failed,
 }
 
 /// The document. Fields that are named in the interface's description are stable; others may come.
@@ -184,54 +159,12 @@ pub struct PeerSection {
     pub server: Option<String>,
     /// What it is about to do.
     pub flag: Option<Flag>,
-}
-
-/// What is done.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PlanSection {
-    /// In one word.
-    pub state: PlanState,
-    /// What we announce to the other laptop before it is done.
-    pub flag: Option<Flag>,
-    /// How far the step that takes long has come, in words.
-    pub progress: Option<String>,
-    /// The steps, in words; the first is under way.
-    pub actions: Vec<String>,
-    /// Why it waits, is blocked or failed.
-    pub reason: Option<String>,
-    /// What a person can do.
-    pub hint: Option<String>,
-    /// The token that would allow a blocked step, written as `consent` in the state file; `null`: none is asked for.
-    pub consent: Option<String>,
-    /// What that step may lose.
+    /// Whether it streams from this laptop; `null`: it is not a standby's server that answers.
     #[serde(default)]
-    pub loss: Option<LossSection>,
-}
-
-impl PlanSection {
-    /// Says how far the step under way has come, if one is that takes long. What a look sees in the middle of it (a copy
-    /// that is half-made, a tool at work) is nothing that anybody waits for.
-    pub fn under_way(&mut self, progress: Option<String>) {
-        if progress.is_some() && self.actions.is_empty() {
-            self.state = PlanState::Converging;
-            self.reason = None;
-            self.hint = None;
-        }
-        self.progress = progress;
-    }
-}
-
-/// How far this copy goes, and how far the other laptop's was last known to go.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LossSection {
-    /// Position of this copy; `null`: not proven before its server runs.
-    pub position: Option<Lsn>,
-    /// When the last transaction in this copy was committed, as PostgreSQL writes times.
-    pub replayed_until: Option<String>,
-    /// Last known position of the other laptop's copy.
-    pub peer_position: Option<Lsn>,
-    /// When that was known, RFC 3339.
-    pub peer_seen: Option<String>,
+    pub streaming: Option<bool>,
+    /// How many bytes its copy is behind this one, which is written to; `null`: that is not known, or not so.
+    #[serde(default)]
+    pub lag_bytes: Option<u64>,
 }
 
 /// Whether the application may run.
@@ -241,71 +174,6 @@ pub struct GateSection {
     pub state: String,
     /// Why.
     pub reason: String,
-}
-
-/// How a plan stands.
-pub fn plan_section(plan: &Plan, failure: Option<&Failure>) -> PlanSection {
-    let actions: Vec<String> = plan
-        .steps
-        .iter()
-        .map(|step| format!("{}: {}", step.action, step.reason))
-        .collect();
-    let (end, reason, hint) = match &plan.end {
-        End::Converged => (PlanState::Converged, None, None),
-        End::Waiting(waiting) => (PlanState::Waiting, Some(waiting.to_string()), waiting.hint()),
-        End::Blocked(blocked) => (
-            PlanState::Blocked,
-            Some(blocked.to_string()),
-            Some(blocked.hint()),
-        ),
-    };
-    // Of a step that is not asked for any more nobody wants to hear.
-    let failure = failure.filter(|failure| {
-        plan.first()
-            .is_some_and(|step| step.action.name() == failure.action)
-    });
-    let hint = match (&plan.end, &plan.advice) {
-        (End::Converged, Some(advice)) => Some(advice.to_string()),
-        _ => hint.map(|hint| match &plan.offer {
-            Some(offer) => format!(
-                "{hint}. To {} write `consent: \"{}\"` in this laptop's state file",
-                offer.danger, offer.token
-            ),
-            None => hint,
-        }),
-    };
-    let (state, reason, hint) = match (failure, actions.is_empty()) {
-        (Some(failure), false) => (
-            PlanState::Failed,
-            Some(failure.error.clone()),
-            failure.hint.clone(),
-        ),
-        (None, false) => (PlanState::Converging, reason, hint),
-        (_, true) => (end, reason, hint),
-    };
-    PlanSection {
-        state,
-        flag: plan.flag,
-        progress: None,
-        actions,
-        reason,
-        hint,
-        consent: plan.offer.as_ref().map(|offer| offer.token.clone()),
-        loss: plan
-            .offer
-            .as_ref()
-            .and_then(|offer| offer.loss.as_ref())
-            .map(loss),
-    }
-}
-
-fn loss(loss: &Loss) -> LossSection {
-    LossSection {
-        position: loss.position,
-        replayed_until: loss.replayed_until.clone(),
-        peer_position: loss.peer_position,
-        peer_seen: loss.peer_seen.clone(),
-    }
 }
 
 /// The whole document, with revision 0 (the publisher counts).
@@ -339,7 +207,7 @@ pub fn status(
         server: server(observed),
         peer: peer(observed, now),
         handed_over: observed.handed_over().cloned(),
-        plan: plan_section(plan, failure),
+        plan: plan_section(plan, failure, observed, now),
         gate: GateSection {
             state: gate.word().to_owned(),
             reason: gate.reason().to_owned(),
@@ -463,6 +331,8 @@ fn peer(observed: &Observed, now: Moment) -> PeerSection {
         data: None,
         server: None,
         flag: None,
+        streaming: None,
+        lag_bytes: None,
     };
     match &observed.peer {
         Peer::None => silent(None),
@@ -489,6 +359,12 @@ fn peer(observed: &Observed, now: Moment) -> PeerSection {
                     .map_or("unknown".to_owned(), ToString::to_string),
             ),
             flag: facts.flag,
+            streaming: match facts.server {
+                Fact::Known(Server::ReadOnly { streaming }) => Some(streaming),
+                Fact::Known(Server::Down | Server::Starting | Server::Stopping | Server::Writable)
+                | Fact::Unknown(_) => None,
+            },
+            lag_bytes: observed.peer_lag(),
         },
     }
 }
@@ -520,6 +396,7 @@ impl Status {
         lasting.server.oldest_wal = None;
         lasting.server.lag_bytes = lasting.server.lag_bytes.map(|lag| u64::from(lag > HARMLESS_LAG));
         lasting.peer.age_ms = None;
+        lasting.peer.lag_bytes = lasting.peer.lag_bytes.map(|lag| u64::from(lag > HARMLESS_LAG));
         lasting.plan.loss = None;
         if let Some(lineage) = &mut lasting.data.lineage {
             lineage.position = None;

@@ -29,6 +29,11 @@ fn writes_and_is_followed(primary: &Laptop, standby: &Laptop) {
     standby.wait_sql("select count(*) from riders where bib = -1", "1");
 }
 
+/// Its daemon knows of one that could take over.
+fn sees_a_follower(primary: &Laptop) {
+    primary.wait("a follower", |status| status["peer"]["streaming"] == true);
+}
+
 /// Somebody who registers without a break.
 struct Writer {
     begun: Arc<AtomicBool>,
@@ -179,8 +184,9 @@ fn a_profile_with_swapped_roles_hands_over() {
     pair.alpha.sql("create table riders (bib int)");
     let writer = Writer::begin(&pair.alpha, 1);
     // One edit swaps both words; the same file comes to the other laptop by git or by copying.
+    sees_a_follower(&pair.alpha);
     let said = text(&pair.alpha.run(&["handover"]).stdout);
-    assert!(said.contains("both roles are swapped"), "{said}");
+    assert!(said.contains("nodes.bravo.role: standby -> primary"), "{said}");
     let swapped = fs::read_to_string(pair.alpha.state_file()).expect("state file");
     pair.bravo
         .write_state(&swapped.replace("node: alpha", "node: bravo"));
@@ -200,7 +206,10 @@ fn the_command_makes_one_edit_and_says_the_other() {
         "{said}"
     );
     let note = text(&pair.alpha.run(&["standby"]).stderr);
-    assert!(note.contains("the other laptop is declared primary"), "{note}");
+    assert!(
+        note.contains("bravo") && note.contains("declared primary"),
+        "{note}"
+    );
     writes_and_is_followed(&pair.bravo, &pair.alpha);
 
     pair.alpha.stop();

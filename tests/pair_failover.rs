@@ -215,7 +215,9 @@ fn what_stands_in_the_way_of_a_promotion_is_removed() {
     pair.bravo.wait_serving();
 }
 
-/// kill -9 of the daemon in the middle of a promotion: the next one brings it to its end, under the same name.
+/// kill -9 of the daemon in the middle of a promotion: the next one brings it to its end, under the same name. Wherever the
+/// kill falls, the history tells of the new epoch: it was once recorded only by the daemon that had asked for the promotion,
+/// after the server had answered, so that a kill in between left no line.
 #[test]
 fn a_promotion_is_ended_by_the_next_daemon() {
     let mut pair = pair_with_rows();

@@ -131,7 +131,7 @@ fn a_dead_primary_comes_back_as_a_follower_and_what_it_alone_had_is_kept() {
     let listed = common::text(&pair.alpha.run(&["set-aside"]).stdout);
     assert!(listed.contains(&kept.display().to_string()), "{listed}");
     assert!(
-        listed.contains("transactions that only this copy has: 1"),
+        listed.contains("1 transaction that only this copy has"),
         "{listed}"
     );
 

@@ -1,25 +1,29 @@
-//! The read-only HTTP interface: the status document, the history, the gate, and whether the daemon is alive.
+//! The read-only HTTP interface: the status as document, as events, as a page and as numbers; the history; and yes or no
+//! for health checks.
 //!
 //! It serves what was published and asks nobody, so it cannot hold anything up.
+
+mod documents;
+mod events;
+mod metrics;
+mod page;
+mod probes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::desired::Desired;
-use crate::peer::auth::{NONCE_HEADER, SEAL_HEADER, Secret, is_nonce};
 use crate::peer::http::STARTING;
 use crate::status::Status;
 
@@ -32,6 +36,8 @@ struct Sources {
     published: Published,
     /// Says where the secret is with which an answer is sealed.
     declared: watch::Receiver<Arc<Desired>>,
+    /// Places for those who follow the events.
+    streams: Arc<Semaphore>,
 }
 
 /// The longest a question may wait for news.
@@ -47,7 +53,11 @@ const HEADER: Duration = Duration::from_secs(10);
 /// moment (see [`crate::peer::auth`]). An address that is in use does not keep the database from being looked after: it is said
 /// once, and tried again.
 pub async fn serve(listen: SocketAddr, published: Published, declared: watch::Receiver<Arc<Desired>>) {
-    let sources = Sources { published, declared };
+    let sources = Sources {
+        published,
+        declared,
+        streams: Arc::new(Semaphore::new(events::STREAMS)),
+    };
     let mut said = false;
     loop {
         match TcpListener::bind(listen).await {
@@ -103,113 +113,17 @@ async fn answer(listener: &TcpListener, router: &Router) {
 
 fn router(sources: Sources) -> Router {
     Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/history", get(history))
-        .route("/gate", get(gate))
-        .route("/health", get(health))
+        .route("/", get(page::page))
+        .route("/v1/status", get(documents::status))
+        .route("/v1/events", get(events::events))
+        .route("/v1/history", get(documents::history))
+        .route("/gate", get(probes::gate))
+        .route("/primary", get(probes::primary))
+        .route("/standby", get(probes::standby))
+        .route("/replica", get(probes::standby))
+        .route("/health", get(probes::health))
+        .route("/metrics", get(metrics::metrics))
         .with_state(sources)
-}
-
-/// `?after=REVISION&wait=SECONDS`: answer when the revision is another, or after so long.
-#[derive(Debug, Deserialize)]
-struct Wait {
-    after: Option<u64>,
-    wait: Option<u64>,
-}
-
-async fn status(
-    State(mut sources): State<Sources>,
-    uri: Uri,
-    headers: HeaderMap,
-    Query(wait): Query<Wait>,
-) -> Response {
-    let limit = Duration::from_secs(wait.wait.unwrap_or(0)).min(LONGEST_WAIT);
-    let news = |status: &Option<Arc<Status>>| status.as_ref().is_some_and(|s| Some(s.revision) != wait.after);
-    if wait.after.is_some() {
-        // Without news the present document is the answer.
-        drop(tokio::time::timeout(limit, sources.published.wait_for(news)).await);
-    }
-    let now = sources.published.borrow().clone();
-    let Some(status) = now else { return starting() };
-    let body = match serde_json::to_vec(status.as_ref()) {
-        Ok(body) => body,
-        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    };
-    let mut answer = HeaderMap::new();
-    if let Some(nonce) = headers.get(NONCE_HEADER).and_then(|nonce| nonce.to_str().ok())
-        && is_nonce(nonce)
-        && let Some(secret) = secret(&sources.declared)
-        && let Some(question) = uri.path_and_query()
-        && let Ok(seal) = secret.seal(nonce, question.as_str(), &body).parse()
-    {
-        answer.insert(SEAL_HEADER, seal);
-    }
-    (
-        answer,
-        [
-            (header::CONTENT_TYPE, "application/json"),
-            (header::CACHE_CONTROL, "no-store"),
-        ],
-        body,
-    )
-        .into_response()
-}
-
-/// `?limit=NUMBER`: how many of the newest events.
-#[derive(Debug, Deserialize)]
-struct Limit {
-    limit: Option<usize>,
-}
-
-/// The most events that are given at a time.
-const MOST_EVENTS: usize = 1000;
-
-async fn history(State(sources): State<Sources>, Query(Limit { limit }): Query<Limit>) -> Response {
-    let home = sources.declared.borrow().home.clone();
-    let count = limit.unwrap_or(200).min(MOST_EVENTS);
-    // A slow disk must not keep the gate from closing.
-    let read = tokio::task::spawn_blocking(move || crate::history::read(&home, count)).await;
-    match read {
-        Ok(Ok(events)) => (
-            [
-                (header::CONTENT_TYPE, "application/json"),
-                (header::CACHE_CONTROL, "no-store"),
-            ],
-            serde_json::Value::Array(events).to_string(),
-        )
-            .into_response(),
-        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
-}
-
-/// The secret of this moment: its file may appear or change at any time. One that cannot be used is a fact that the
-/// status document shows; here it only means an answer without a seal.
-fn secret(declared: &watch::Receiver<Arc<Desired>>) -> Option<Secret> {
-    let file = declared.borrow().replication.password_file.clone();
-    Secret::read(&file).ok().flatten()
-}
-
-/// 200 only while the gate is open; for health checks and proxies.
-async fn gate(State(sources): State<Sources>) -> Response {
-    let now = sources.published.borrow().clone();
-    match now {
-        Some(status) => {
-            let code = if status.gate.state == "open" {
-                StatusCode::OK
-            } else {
-                StatusCode::SERVICE_UNAVAILABLE
-            };
-            let text = format!("{}: {}\n", status.gate.state, status.gate.reason);
-            (code, [(header::CACHE_CONTROL, "no-store")], text).into_response()
-        }
-        None => starting(),
-    }
-}
-
-/// 200 while the daemon is alive, whatever the database does.
-async fn health() -> Response {
-    ([(header::CACHE_CONTROL, "no-store")], "ok\n").into_response()
 }
 
 fn starting() -> Response {

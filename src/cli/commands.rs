@@ -5,8 +5,8 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::render::{code, print_plan, print_status};
-use super::{StateArgs, client, exit};
+use super::render::{self, code};
+use super::{StateArgs, client, exit, watch};
 use crate::desired::{self, Desired, Surroundings};
 use crate::hint::hinted;
 use crate::history;
@@ -67,7 +67,7 @@ pub(super) async fn plan(state: &StateArgs, json: bool) -> Result<u8> {
         observed.flag = Some((flag, Moment::default()));
         plan = checked_plan(&desired, &observed, now);
     }
-    let section = plan_section(&plan, None);
+    let section = plan_section(&plan, None, &observed, now);
     if json {
         let gate = gate(
             &Gate::closed("no daemon was asked"),
@@ -91,14 +91,19 @@ pub(super) async fn plan(state: &StateArgs, json: bool) -> Result<u8> {
             serde_json::to_string_pretty(&status)?
         )?;
     } else {
-        print_plan(&section)?;
+        anstream::stdout()
+            .lock()
+            .write_all(render::plan(&section, &path).as_bytes())?;
     }
     // Steps that end in a block are blocked all the same only when there are none to take first.
     Ok(code(section.state))
 }
 
-pub(super) async fn status(state: &StateArgs, json: bool) -> Result<u8> {
-    let (_, desired) = load(state)?;
+pub(super) async fn status(state: &StateArgs, json: bool, watched: bool) -> Result<u8> {
+    let (path, desired) = load(state)?;
+    if watched {
+        return watch::watch(&desired, &path, json).await;
+    }
     let text = client::get(desired.api_listen, "/v1/status")
         .await
         .map_err(|error| {
@@ -115,7 +120,9 @@ pub(super) async fn status(state: &StateArgs, json: bool) -> Result<u8> {
             serde_json::to_string_pretty(&status)?
         )?;
     } else {
-        print_status(&status)?;
+        anstream::stdout()
+            .lock()
+            .write_all(render::status(&status, &path).as_bytes())?;
     }
     Ok(code(status.plan.state))
 }

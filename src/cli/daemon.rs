@@ -1,11 +1,12 @@
 //! `run` and `apply`.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::render::{code, print_plan};
+use super::render::{self, code};
 use super::{StateArgs, exit};
 use crate::desired::{self, Reading, Surroundings, Valid, schema_file};
 use crate::instance::Instance;
@@ -78,7 +79,9 @@ pub(super) async fn apply(state: &StateArgs) -> Result<u8> {
     match reconcile::run(Mode::Once, instance, first, readings, handle, requests).await? {
         Ended::Asked => Ok(exit::INTERNAL),
         Ended::Settled(status) => {
-            print_plan(&status.plan)?;
+            anstream::stdout()
+                .lock()
+                .write_all(render::plan(&status.plan, &path).as_bytes())?;
             Ok(code(status.plan.state))
         }
     }

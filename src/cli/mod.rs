@@ -14,6 +14,7 @@ mod render;
 mod restart;
 mod role;
 mod set_aside;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -78,6 +79,9 @@ enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
+        /// Again with every change, until Ctrl-C; where the output is no terminal, a line for each
+        #[arg(long)]
+        watch: bool,
     },
     /// What happened on this laptop, oldest first; needs no daemon
     History {
@@ -114,14 +118,20 @@ enum Command {
     /// Change places with the other laptop: swap both roles of a profile, or make the edit of this side and say the other
     Handover(StateArgs),
     /// Forget another laptop that the state file no longer names
-    ForgetPeer(StateArgs),
-    /// List the copies of the database that were replaced or kept
-    SetAside {
+    ForgetPeer {
         #[command(flatten)]
         state: StateArgs,
-        /// As JSON
+        /// Also while that laptop's database is written to
         #[arg(long)]
-        json: bool,
+        force: bool,
+    },
+    /// The copies of the database that were replaced or kept; needs no daemon
+    #[command(args_conflicts_with_subcommands = true)]
+    SetAside {
+        #[command(subcommand)]
+        command: Option<set_aside::Command>,
+        #[command(flatten)]
+        list: set_aside::ListArgs,
     },
     /// Try Paceline out: two laptops in a directory of their own, which is removed at the end
     Demo(demo::DemoArgs),
@@ -195,7 +205,7 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Check(state) => commands::check(&state),
         Command::Plan { state, json } => commands::plan(&state, json).await,
         Command::Apply(state) => daemon::apply(&state).await,
-        Command::Status { state, json } => commands::status(&state, json).await,
+        Command::Status { state, json, watch } => commands::status(&state, json, watch).await,
         Command::History { state, number, json } => commands::history(&state, number, json),
         Command::Restart { state, force } => restart::run(&state, force).await,
         Command::Init(args) => init::init(&args),
@@ -205,12 +215,23 @@ async fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Standby(state) => role::set(&state, Role::Standby).await,
         Command::Primary(state) => role::set(&state, Role::Primary).await,
         Command::Handover(state) => handover::run(&state).await,
-        Command::ForgetPeer(state) => forget::run(&state),
-        Command::SetAside { state, json } => set_aside::list(&state, json),
+        Command::ForgetPeer { state, force } => forget::run(&state, force).await,
+        Command::SetAside {
+            command: Some(set_aside::Command::List(list)),
+            ..
+        }
+        | Command::SetAside { command: None, list } => set_aside::list(&list).await,
         Command::Demo(args) => demo::demo(&args).await,
         Command::DemoApp => demo::desk::app().await,
         Command::Schema => commands::schema(),
     }
+}
+
+/// Says why something is not done as things are, and what to do: a person must act.
+fn refuse(why: &str, hint: &str) -> anyhow::Result<u8> {
+    use std::io::Write as _;
+    writeln!(anstream::stderr().lock(), "error: {why}\nhint: {hint}")?;
+    Ok(exit::BLOCKED)
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {

@@ -94,8 +94,19 @@ pub fn set_role(text: &str, surroundings: &Surroundings, role: Role) -> Result<E
     })
 }
 
-/// Swaps the roles of both laptops of a profile; `None`: the text declares this laptop only.
-pub fn swap_roles(text: &str, surroundings: &Surroundings) -> Result<Option<Edited>, NotEdited> {
+/// What a profile declares of both laptops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Both {
+    /// This laptop's role.
+    pub own: Role,
+    /// The other laptop's name.
+    pub other: String,
+    /// Its role.
+    pub theirs: Role,
+}
+
+/// Reads the roles of both laptops of a profile; `None`: the text declares this laptop only.
+pub fn both(text: &str, surroundings: &Surroundings) -> Result<Option<Both>, NotEdited> {
     let own = validate(text, surroundings).map_err(NotEdited::Invalid)?;
     let (Some(root), _) = parse(text) else {
         return Ok(None);
@@ -107,20 +118,52 @@ pub fn swap_roles(text: &str, surroundings: &Surroundings) -> Result<Option<Edit
     let Some(other) = other else {
         return Ok(None);
     };
-    let as_other = Surroundings {
-        node: Some(other.name.clone()),
+    let theirs = validate(text, &seen_by(surroundings, &other.name)).map_err(NotEdited::Invalid)?;
+    Ok(Some(Both {
+        own: own.role,
+        other: other.name.clone(),
+        theirs: theirs.role,
+    }))
+}
+
+/// A profile's text with other roles for both laptops.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EditedBoth {
+    /// The text.
+    pub text: String,
+    /// This laptop's edit.
+    pub own: Edited,
+    /// The other one's.
+    pub other: Edited,
+}
+
+/// Declares these roles for both laptops of a profile, in one edit; `None`: the text declares this laptop only. An error
+/// comes with the role that could not be written.
+pub fn set_both(
+    text: &str,
+    surroundings: &Surroundings,
+    own: Role,
+    theirs: Role,
+) -> Result<Option<EditedBoth>, (NotEdited, Role)> {
+    let Some(both) = both(text, surroundings).map_err(|error| (error, own))? else {
+        return Ok(None);
+    };
+    let other =
+        set_role(text, &seen_by(surroundings, &both.other), theirs).map_err(|error| (error, theirs))?;
+    let own = set_role(&other.text, surroundings, own).map_err(|error| (error, own))?;
+    Ok(Some(EditedBoth {
+        text: own.text.clone(),
+        own,
+        other,
+    }))
+}
+
+/// As the laptop of that name sees the same file.
+fn seen_by(surroundings: &Surroundings, node: &str) -> Surroundings {
+    Surroundings {
+        node: Some(node.to_owned()),
         ..surroundings.clone()
-    };
-    let theirs = validate(text, &as_other).map_err(NotEdited::Invalid)?;
-    // A laptop in failover is the one that serves, and the word means that the other one is gone.
-    let word = |role| match role {
-        Role::Failover | Role::Primary | Role::Recovery => Role::Primary,
-        Role::Standby => Role::Standby,
-    };
-    let first = set_role(text, &as_other, word(own.role))?;
-    let mut swapped = set_role(&first.text, surroundings, word(theirs.role))?;
-    "nodes".clone_into(&mut swapped.key);
-    Ok(Some(swapped))
+    }
 }
 
 /// The entry that declares this laptop's role, and the path of its key.
@@ -202,15 +245,68 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_is_swapped_in_one_edit() {
+    fn both_roles_change_in_one_edit() {
         let text = "# both\nnodes:\n  alpha: { role: failover, address: a }  # was gone\n  bravo: { role: \"standby\", address: b }\n";
-        let swapped = swap_roles(text, &bravo()).unwrap().unwrap();
         assert_eq!(
-            swapped.text,
+            both(text, &bravo()).unwrap(),
+            Some(Both {
+                own: Role::Standby,
+                other: "alpha".to_owned(),
+                theirs: Role::Failover,
+            })
+        );
+        let edited = set_both(text, &bravo(), Role::Primary, Role::Standby)
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            edited.text,
             "# both\nnodes:\n  alpha: { role: standby, address: a }  # was gone\n  bravo: { role: \"primary\", address: b }\n"
         );
-        assert_eq!(swapped.desired.role, Role::Primary);
-        assert_eq!(swap_roles("role: standby\n", &bravo()).unwrap(), None);
+        assert_eq!(
+            (
+                edited.own.key.as_str(),
+                edited.own.before,
+                edited.own.desired.role
+            ),
+            ("nodes.bravo.role", Role::Standby, Role::Primary)
+        );
+        assert_eq!(
+            (
+                edited.other.key.as_str(),
+                edited.other.before,
+                edited.other.desired.role
+            ),
+            ("nodes.alpha.role", Role::Failover, Role::Standby)
+        );
+        // Back again, byte by byte.
+        let back = set_both(&edited.text, &bravo(), Role::Standby, Role::Failover)
+            .unwrap()
+            .unwrap();
+        assert_eq!(back.text, text);
+    }
+
+    #[test]
+    fn one_laptop_alone_has_no_other_role() {
+        for text in [
+            "role: standby\n",
+            "nodes: { bravo: { role: primary, address: b } }\n",
+        ] {
+            assert_eq!(both(text, &bravo()).unwrap(), None);
+            assert_eq!(
+                set_both(text, &bravo(), Role::Primary, Role::Standby).unwrap(),
+                None
+            );
+        }
+    }
+
+    #[test]
+    fn an_edit_of_both_says_which_one_cannot_be_made() {
+        let text = "nodes:\n  alpha: { role: primary, address: a }\n  bravo:\n    role: >-\n      standby\n    address: b\n";
+        let refused = set_both(text, &bravo(), Role::Primary, Role::Standby);
+        assert!(
+            matches!(refused, Err((NotEdited::Unusual { line: 4, .. }, Role::Primary))),
+            "{refused:?}"
+        );
     }
 
     #[test]

@@ -33,9 +33,10 @@ mod validate;
 mod words;
 
 pub use diagnostic::{Diagnostic, Place};
+pub use edit::{Both, Edited};
 pub use managed::MANAGED_SETTINGS;
 pub use model::*;
-pub use rewrite::{Rewritten, set_role, swap_roles};
+pub use rewrite::{Rewritten, RewrittenBoth, both, set_both, set_role};
 pub use schema::schema;
 pub use source::{LoadError, load, locate, locate_new};
 pub use validate::{DEFAULT_API_PORT, DEFAULT_PORT, Surroundings, validate};

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use camino::Utf8Path;
 
 use super::chain::is_mount_point;
-use super::edit::{self, NotEdited};
+use super::edit::{self, Both, Edited, NotEdited};
 use super::model::{Desired, Role};
 use super::source::{LoadError, interpret, read};
 use super::validate::Surroundings;
@@ -33,11 +33,8 @@ pub struct Rewritten {
 /// Declares another role for this laptop in its state file.
 pub fn set_role(surroundings: &Surroundings, role: Role) -> Result<Rewritten> {
     let path = &surroundings.path;
-    let old = read(path)?;
-    // Also says it if the file is no text at all.
-    interpret(&old, surroundings)?;
-    let text = std::str::from_utf8(&old).with_context(|| format!("{path} is not UTF-8 text"))?;
-    let edited = edit::set_role(text, surroundings, role).map_err(|error| explain(error, path, role))?;
+    let (old, text) = read_text(surroundings)?;
+    let edited = edit::set_role(&text, surroundings, role).map_err(|error| explain(error, path, role))?;
     let written_over = if edited.before == role {
         None
     } else {
@@ -51,23 +48,51 @@ pub fn set_role(surroundings: &Surroundings, role: Role) -> Result<Rewritten> {
     })
 }
 
-/// Swaps the roles of both laptops in a profile; `None`: the file declares this laptop only.
-pub fn swap_roles(surroundings: &Surroundings) -> Result<Option<Rewritten>> {
+/// What came of asking for other roles of both laptops.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RewrittenBoth {
+    /// This laptop's edit.
+    pub own: Edited,
+    /// The other one's.
+    pub other: Edited,
+    /// Why the file could not be replaced in one step and was written over; `None`: it was replaced, or not touched.
+    pub written_over: Option<String>,
+}
+
+/// Reads the roles of both laptops in a profile; `None`: the file declares this laptop only.
+pub fn both(surroundings: &Surroundings) -> Result<Option<Both>> {
+    let (_, text) = read_text(surroundings)?;
+    edit::both(&text, surroundings).map_err(|error| explain(error, &surroundings.path, Role::Primary))
+}
+
+/// Declares these roles for both laptops of a profile, in one step; `None`: the file declares this laptop only.
+pub fn set_both(surroundings: &Surroundings, own: Role, theirs: Role) -> Result<Option<RewrittenBoth>> {
     let path = &surroundings.path;
-    let old = read(path)?;
-    interpret(&old, surroundings)?;
-    let text = std::str::from_utf8(&old).with_context(|| format!("{path} is not UTF-8 text"))?;
-    let edited = edit::swap_roles(text, surroundings);
-    let Some(edited) = edited.map_err(|error| explain(error, path, Role::Primary))? else {
+    let (old, text) = read_text(surroundings)?;
+    let edited = edit::set_both(&text, surroundings, own, theirs);
+    let Some(edited) = edited.map_err(|(error, role)| explain(error, path, role))? else {
         return Ok(None);
     };
-    let written_over = exchange(path, &old, edited.text.as_bytes())?;
-    Ok(Some(Rewritten {
-        key: edited.key,
-        before: edited.before,
-        desired: edited.desired,
+    let written_over = if edited.text == text {
+        None
+    } else {
+        exchange(path, &old, edited.text.as_bytes())?
+    };
+    Ok(Some(RewrittenBoth {
+        own: edited.own,
+        other: edited.other,
         written_over,
     }))
+}
+
+/// The file's bytes, and the same as text.
+fn read_text(surroundings: &Surroundings) -> Result<(Vec<u8>, String)> {
+    let path = &surroundings.path;
+    let old = read(path)?;
+    // Also says it if the file is no text at all.
+    interpret(&old, surroundings)?;
+    let text = String::from_utf8(old.clone()).with_context(|| format!("{path} is not UTF-8 text"))?;
+    Ok((old, text))
 }
 
 fn explain(error: NotEdited, path: &Utf8Path, role: Role) -> anyhow::Error {

@@ -3,9 +3,10 @@
 use anyhow::{Context as _, Result, bail};
 use camino::Utf8Path;
 
-use super::Context;
 use tokio_postgres::Client;
 
+use super::Context;
+use crate::history;
 use crate::lineage::{Epoch, Lsn, Origin, Sidecar};
 use crate::observed::ControlData;
 use crate::probe::database::literal;
@@ -97,6 +98,20 @@ pub(super) async fn name(context: &Context<'_>) -> Result<()> {
         bail!(
             "the row of timeline {} is not in paceline.epoch after it was written",
             now.timeline
+        );
+    }
+    // Recorded before the sidecar knows it, and so after a kill -9 in between once more rather than never.
+    for epoch in rows.iter().filter(|row| !sidecar.epochs.contains(row)) {
+        history::record(
+            &context.desired.home,
+            "epoch",
+            &serde_json::json!({
+                "epoch": epoch.uuid,
+                "timeline": epoch.timeline,
+                "begin_lsn": epoch.begin_lsn,
+                "node": epoch.node,
+                "supersedes": epoch.supersedes,
+            }),
         );
     }
     sidecar.epochs = rows;

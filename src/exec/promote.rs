@@ -51,7 +51,8 @@ pub(super) fn intend(context: &Context<'_>, intention: &Intention) -> Result<()>
     write_sidecar(data_directory, &sidecar)
 }
 
-/// Says and records what this promotion may lose.
+/// Says and records what this promotion may lose: before it is begun, since nobody can tell afterwards (the daemon may be
+/// killed in its middle, and the next one finds a server that is promoted already).
 fn record_loss(context: &Context<'_>, epoch: &Epoch, loss: &Loss) {
     let ago = |since| clock::timestamp_before(clock::now().since(since));
     let peer_seen = loss.peer_silent_since.map(ago).or(loss.peer_seen.clone());
@@ -92,11 +93,11 @@ pub(super) async fn promote(context: &Context<'_>, loss: &Loss) -> Result<()> {
     if !in_recovery(&client).await? {
         return Ok(());
     }
+    record_loss(context, epoch, loss);
     // Without waiting: `pg_promote(true)` looks only every 100 ms.
     session::query(&client, "select pg_promote(false)")
         .await
         .context("cannot promote the server")?;
-    record_loss(context, epoch, loss);
     let begun = Instant::now();
     let deadline = begun + PROMOTION;
     let why = loop {

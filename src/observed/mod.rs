@@ -483,6 +483,16 @@ impl Observed {
         Some(theirs.0.saturating_sub(facts.lsn.0))
     }
 
+    /// How many bytes the other laptop's copy is behind ours, while that is written to and the other one answers.
+    pub fn peer_lag(&self) -> Option<u64> {
+        let Peer::Known(peer) = &self.peer else {
+            return None;
+        };
+        let theirs = peer.lineage.as_ref().filter(|_| !peer.writable())?.position?;
+        let ours = self.server_facts().filter(|facts| !facts.in_recovery)?;
+        Some(ours.lsn.0.saturating_sub(theirs.0))
+    }
+
     /// Whether the timeline that the server writes has a recorded name. Only meaningful while it answers.
     pub fn timeline_named(&self) -> bool {
         self.server_facts()

@@ -158,6 +158,18 @@ impl Keeper {
         }
     }
 
+    /// Whether the file was removed since it was written. One that could not be written yet is not gone.
+    pub(super) fn gone(&self) -> bool {
+        self.written.is_some()
+            && std::fs::symlink_metadata(&self.path)
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    }
+
+    /// Whether what is known is not on disk, or what is there cannot be read.
+    pub(super) fn troubled(&self) -> bool {
+        self.trouble.is_some()
+    }
+
     /// Whether the file could not be read, so that what it says is not known.
     fn unread(&self) -> bool {
         self.trouble.is_some() && self.known.is_none()

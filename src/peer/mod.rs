@@ -261,12 +261,15 @@ impl Follower {
                 },
                 // Cancel-safe: the permit is kept.
                 () = self.poke.notified() => self.poked(),
-                () = sleep_until(self.next), if self.whom.is_some() => {}
+                () = sleep_until(self.next), if self.whom.is_some() || self.forgettable() => {}
             }
-            if let Some(whom) = self.whom.clone()
-                && self.next <= Instant::now()
-            {
-                self.round(whom).await;
+            if self.next > Instant::now() {
+                continue;
+            }
+            match self.whom.clone() {
+                Some(whom) => self.round(whom).await,
+                None if self.forgettable() => self.look_again(),
+                None => {}
             }
         }
     }
@@ -281,13 +284,8 @@ impl Follower {
             WAIT
         };
         self.hurry = false;
-        if self.declared.peer.is_none() {
-            // `paceline forget-peer` may have ended it.
-            self.memory.read(&self.declared.home);
-            if Whom::of(&self.declared, &self.memory).as_ref() != Some(&whom) {
-                self.aim();
-                return;
-            }
+        if self.forgotten(&whom) {
+            return self.aim();
         }
         let ended = {
             let declared = Arc::clone(&self.declared);
@@ -312,10 +310,32 @@ impl Follower {
             }
         };
         match ended {
+            // What came meanwhile is not to be remembered either.
+            Ok(_) if self.forgotten(&whom) => self.aim(),
             Ok(outcome) => self.take(outcome, &whom, asked_at, started, wait).await,
             Err(Cut::Declared) => self.declare(),
             Err(Cut::Poked) => self.poked(),
         }
+    }
+
+    /// Whether `paceline forget-peer` ended the memory of a laptop that the file does not name.
+    fn forgotten(&mut self, whom: &Whom) -> bool {
+        if self.declared.peer.is_none() && self.memory.gone() {
+            self.memory.read(&self.declared.home);
+        }
+        Whom::of(&self.declared, &self.memory).as_ref() != Some(whom)
+    }
+
+    /// Whether there is nobody to ask, only because what is remembered cannot be read: a person may mend or end that.
+    fn forgettable(&self) -> bool {
+        self.declared.peer.is_none() && self.memory.troubled()
+    }
+
+    /// Reads what is remembered again, where nobody can be asked.
+    fn look_again(&mut self) {
+        self.memory.read(&self.declared.home);
+        self.next = Instant::now() + USUAL;
+        self.aim();
     }
 
     /// Takes the declaration in.
@@ -336,7 +356,13 @@ impl Follower {
     /// Whom to ask from now on. What was seen at another address does not count for this one.
     fn aim(&mut self) {
         let whom = Whom::of(&self.declared, &self.memory);
+        let memory = self.memory.fact();
         if whom == self.whom {
+            self.publish.send_if_modified(|view| {
+                let news = view.memory != memory;
+                view.memory = memory;
+                news
+            });
             return;
         }
         let elsewhere =
@@ -353,7 +379,6 @@ impl Follower {
         self.hurry = true;
         self.next = Instant::now();
         let began = clock::now();
-        let memory = self.memory.fact();
         self.publish.send_modify(|view| {
             view.memory = memory;
             view.asked_at = None;

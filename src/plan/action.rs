@@ -249,9 +249,9 @@ pub struct Loss {
     pub replayed_until: Option<String>,
     /// The other laptop's last known position.
     pub peer_position: Option<Lsn>,
-    /// When it last answered this daemon.
+    /// When it told this daemon that.
     pub peer_silent_since: Option<Moment>,
-    /// When it last answered an earlier one, RFC 3339.
+    /// When it last told an earlier one, RFC 3339.
     pub peer_seen: Option<String>,
 }
 

@@ -17,10 +17,11 @@ impl Situation<'_> {
         let memory = self.memory();
         let remembered = memory.and_then(|memory| memory.position);
         let (answered, since) = match self.peer {
-            Peer::Known(facts) => (
-                facts.lineage.as_ref().and_then(|lineage| lineage.position),
-                Some(facts.at),
-            ),
+            Peer::Known(facts) => {
+                let position = facts.lineage.as_ref().and_then(|lineage| lineage.position);
+                // One that it cannot prove now is remembered from another time.
+                (position, position.map(|_| facts.at))
+            }
             Peer::Unknown(silence) if silence.position.is_some() => (silence.position, Some(silence.since)),
             Peer::None | Peer::Unknown(_) | Peer::Unauthenticated { .. } => (None, None),
         };

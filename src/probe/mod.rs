@@ -161,6 +161,14 @@ impl Prober {
     }
 }
 
+/// The PostgreSQL programs on this laptop, and whom to run them as.
+pub async fn installations(desired: &Desired) -> (Vec<Installation>, Identity) {
+    let identity = server_user(desired);
+    let declared = desired.postgres.bin_directory.as_deref();
+    let found = programs::Cache::default().look(declared, &identity).await;
+    (found, identity)
+}
+
 /// The user that the server runs as; ourselves if there is no such user (which is said as a fact of its own).
 fn server_user(desired: &Desired) -> Identity {
     users::find(&desired.postgres.os_user)

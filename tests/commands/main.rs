@@ -1,4 +1,5 @@
-//! The commands that write: `init` and `join` (in [`pairing`], what editors make of their files in [`editor`]), `set role` and its short forms (in [`role`]). Real
+//! The commands that write: `init` and `join` (in [`pairing`]; what editors make of their files in [`editor`]), `set role`
+//! and its short forms (in [`role`]), `handover`, `forget-peer`; and those that look: `set-aside`, `status`, `plan`. Real
 //! program, real files.
 
 #[path = "../common/mod.rs"]
@@ -6,8 +7,12 @@
 mod common;
 
 mod editor;
+mod forget;
+mod handover;
 mod pairing;
 mod role;
+mod set_aside;
+mod status;
 
 use std::fs;
 use std::io::Write as _;

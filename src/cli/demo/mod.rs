@@ -127,9 +127,10 @@ quit           end (or Ctrl-C)";
 async fn obey(line: &str, pair: &mut [Node; 2]) -> Result<()> {
     let words: Vec<&str> = line.split_whitespace().collect();
     if words == ["status"] {
-        for status in pair.iter().filter_map(Node::status) {
-            render::print_status(&status)?;
-            say("");
+        for node in pair.iter() {
+            if let Some(status) = node.status() {
+                say(render::status(&status, &node.state));
+            }
         }
         return Ok(());
     }
