@@ -10,6 +10,7 @@ use std::sync::Arc;
 use common::pair::Pair;
 use common::{LIMIT, Laptop, port};
 use paceline::desired::{Surroundings, validate};
+use paceline::peer::Knock;
 use paceline::status::Status;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -48,7 +49,7 @@ impl Interface {
             let listen = format!("127.0.0.1:{port}").parse().expect("address");
             runtime.block_on(async {
                 tokio::select! {
-                    () = paceline::api::serve(listen, receiver, declaration) => {}
+                    () = paceline::api::serve(listen, receiver, declaration, Knock::default()) => {}
                     _ = end => {}
                 }
             });

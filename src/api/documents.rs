@@ -27,6 +27,11 @@ pub(super) async fn status(
     headers: HeaderMap,
     Query(wait): Query<Wait>,
 ) -> Response {
+    let nonce = headers.get(NONCE_HEADER).and_then(|nonce| nonce.to_str().ok());
+    if nonce.is_some_and(is_nonce) {
+        // Only Paceline asks like this.
+        sources.knock.heard();
+    }
     let limit = Duration::from_secs(wait.wait.unwrap_or(0)).min(LONGEST_WAIT);
     let news = |status: &Option<Arc<Status>>| status.as_ref().is_some_and(|s| Some(s.revision) != wait.after);
     if wait.after.is_some() {
@@ -40,7 +45,7 @@ pub(super) async fn status(
         Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     };
     let mut answer = HeaderMap::new();
-    if let Some(nonce) = headers.get(NONCE_HEADER).and_then(|nonce| nonce.to_str().ok())
+    if let Some(nonce) = nonce
         && is_nonce(nonce)
         && let Some(secret) = secret(&sources.declared)
         && let Some(question) = uri.path_and_query()

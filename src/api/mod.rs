@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::desired::Desired;
+use crate::peer::Knock;
 use crate::peer::http::STARTING;
 use crate::status::Status;
 
@@ -36,6 +37,8 @@ struct Sources {
     published: Published,
     /// Says where the secret is with which an answer is sealed.
     declared: watch::Receiver<Arc<Desired>>,
+    /// Told when somebody asks who may be the other laptop.
+    knock: Knock,
     /// Places for those who follow the events.
     streams: Arc<Semaphore>,
 }
@@ -52,10 +55,16 @@ const HEADER: Duration = Duration::from_secs(10);
 /// Serves until dropped. Whoever asks for it gets the status document sealed with the secret that is declared at that
 /// moment (see [`crate::peer::auth`]). An address that is in use does not keep the database from being looked after: it is said
 /// once, and tried again.
-pub async fn serve(listen: SocketAddr, published: Published, declared: watch::Receiver<Arc<Desired>>) {
+pub async fn serve(
+    listen: SocketAddr,
+    published: Published,
+    declared: watch::Receiver<Arc<Desired>>,
+    knock: Knock,
+) {
     let sources = Sources {
         published,
         declared,
+        knock,
         streams: Arc::new(Semaphore::new(events::STREAMS)),
     };
     let mut said = false;

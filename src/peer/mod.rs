@@ -40,6 +40,8 @@ const BREATH: Duration = Duration::from_millis(10);
 const SOON: Duration = Duration::from_millis(300);
 /// The same when it is settled, and while only the server answers.
 const USUAL: Duration = Duration::from_secs(1);
+/// The same when somebody asked us who may be the other laptop. Anybody can make us ask so often, and no more.
+const KNOCKED: Duration = Duration::from_millis(100);
 
 /// What is known of the other laptop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +94,19 @@ impl View {
 pub struct Handle {
     views: watch::Receiver<View>,
     poke: Arc<Notify>,
+    knock: Knock,
+}
+
+/// What those who answer the other laptop's questions hold: while it does not answer ours, its asking says that it may
+/// do so by now. Only a hint; nothing is concluded from it.
+#[derive(Clone, Debug, Default)]
+pub struct Knock(Arc<Notify>);
+
+impl Knock {
+    /// Somebody asked us who may be the other laptop.
+    pub fn heard(&self) {
+        self.0.notify_one();
+    }
 }
 
 impl Handle {
@@ -107,6 +122,11 @@ impl Handle {
         self.poke.notify_one();
         now
     }
+
+    /// To be told of questions that may be the other laptop's.
+    pub fn knock(&self) -> Knock {
+        self.knock.clone()
+    }
 }
 
 /// Follows the other laptop until `desired` is closed. To be called inside a runtime; the task ends otherwise only by a
@@ -120,7 +140,7 @@ pub fn follow(desired: watch::Receiver<Arc<Desired>>) -> (Handle, JoinHandle<()>
         memory: memory.fact(),
         asked_at: None,
     });
-    let poke = Arc::new(Notify::new());
+    let (poke, knock) = (Arc::new(Notify::new()), Knock::default());
     let follower = Follower {
         desired,
         declared,
@@ -128,13 +148,15 @@ pub fn follow(desired: watch::Receiver<Arc<Desired>>) -> (Handle, JoinHandle<()>
         memory,
         asker: Asker::default(),
         poke: Arc::clone(&poke),
+        knock: knock.clone(),
         publish,
         revision: None,
         said: None,
         hurry: true,
+        began: Instant::now(),
         next: Instant::now(),
     };
-    (Handle { views, poke }, tokio::spawn(follower.run()))
+    (Handle { views, poke, knock }, tokio::spawn(follower.run()))
 }
 
 /// Asks for a command that needs no daemon: once, and once more if that fails, each time for about a second at most.
@@ -231,6 +253,7 @@ struct Follower {
     memory: Keeper,
     asker: Asker,
     poke: Arc<Notify>,
+    knock: Knock,
     publish: watch::Sender<View>,
     /// Of the document that the last round brought. Without one there is no news to wait for.
     revision: Option<u64>,
@@ -238,6 +261,9 @@ struct Follower {
     said: Option<Said>,
     /// Somebody waits for the next answer.
     hurry: bool,
+    /// When the last round began.
+    began: Instant,
+    /// When the next one does.
     next: Instant,
 }
 
@@ -261,6 +287,10 @@ impl Follower {
                 },
                 // Cancel-safe: the permit is kept.
                 () = self.poke.notified() => self.poked(),
+                // Cancel-safe: the permit is kept. While it answers, news come by themselves.
+                () = self.knock.0.notified() => if self.revision.is_none() {
+                    self.next = self.next.min(self.began + KNOCKED);
+                },
                 () = sleep_until(self.next), if self.whom.is_some() || self.forgettable() => {}
             }
             if self.next > Instant::now() {
@@ -277,6 +307,7 @@ impl Follower {
     /// Asks once, unless what is to be asked changes in the meantime.
     async fn round(&mut self, whom: Whom) {
         let started = Instant::now();
+        self.began = started;
         let asked_at = clock::now();
         let wait = if self.hurry || self.revision.is_none() {
             0

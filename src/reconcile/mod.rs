@@ -156,7 +156,7 @@ pub async fn run(
     let mut prober = tokio::spawn(probe(prober, asked, answered));
     let mut keeper = keeper.map(|keeper| tokio::spawn(keeper.run(ordered)));
     // Once, too: the other laptop is to see what is announced.
-    tokio::spawn(api::serve(desired.api_listen, status, declared));
+    tokio::spawn(api::serve(desired.api_listen, status, declared, peer.knock()));
 
     let mut this = Loop {
         mode,

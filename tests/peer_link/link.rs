@@ -7,14 +7,14 @@ use paceline::api;
 use paceline::desired::{PeerAddress, Role};
 use paceline::lineage::Lsn;
 use paceline::observed::{DataState, Fact, Failing, Peer, SeesUs, Server};
-use paceline::peer::ask_once;
+use paceline::peer::{Knock, ask_once};
 use paceline::sys::clock;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use crate::fake::{Fake, Reply, document, good, http, status};
-use crate::{Here, REFUSED, SILENT, closed, link_of};
+use crate::{Following, Here, REFUSED, SILENT, closed, link_of};
 
 const WAIT: Duration = Duration::ZERO;
 
@@ -300,6 +300,40 @@ async fn asking_now_cuts_a_long_poll_short() {
     assert!(link_of(&view).failed.is_some());
 }
 
+/// A laptop that comes back asks us before we would ask it again: nobody shall have to wait for that. It was once asked at
+/// its turn only, a second later, and could not follow before (its slot is made by whoever sees it). Compared with a link
+/// that nobody knocks at, since a busy machine is slow for both.
+#[tokio::test]
+async fn a_silent_laptop_that_knocks_is_asked_soon() {
+    let here = Here::new(closed(), closed());
+    let attempts = |link: &Following| {
+        link_of(&link.views.borrow())
+            .failed
+            .as_ref()
+            .map_or(0, |failed| failed.attempts)
+    };
+    let (mut knocked, mut left) = (here.follow(), here.follow());
+    for link in [&mut knocked, &mut left] {
+        link.wait("settled", |view| {
+            link_of(view)
+                .failed
+                .as_ref()
+                .is_some_and(|failed| failed.attempts > 8)
+        })
+        .await;
+    }
+    let before = (attempts(&knocked), attempts(&left));
+    while attempts(&knocked) < before.0 + 12 {
+        knocked.handle.knock().heard();
+        knocked.views.changed().await.expect("the link is at work");
+    }
+    let meanwhile = attempts(&left) - before.1;
+    assert!(
+        meanwhile < 9,
+        "the one that nobody knocked at was asked {meanwhile} times as well"
+    );
+}
+
 #[tokio::test]
 async fn another_address_is_a_new_beginning() {
     let old = Fake::new(good(1)).await;
@@ -351,6 +385,7 @@ async fn our_interface_proves_itself_to_our_link() {
         format!("127.0.0.1:{port}").parse().expect("address"),
         published,
         there.receiver(),
+        Knock::default(),
     ));
     let here = Here::new(port, closed());
     let mut link = here.follow();
@@ -393,6 +428,7 @@ async fn only_a_real_question_is_sealed() {
         format!("127.0.0.1:{port}").parse().expect("address"),
         published,
         here.receiver(),
+        Knock::default(),
     ));
     let good = format!("Paceline-Nonce: {}\r\n", "ab".repeat(32));
     for (header, sealed) in [
