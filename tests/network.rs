@@ -249,6 +249,74 @@ fn a_frozen_server_is_not_gone() {
     assert_eq!(riders(&pair.bravo), "1 2");
 }
 
+/// Alpha's server hangs, the cable is out, bravo takes over, and the cable is put back. The application must stop at once,
+/// although the server cannot be asked; and when the server goes on, it must not be written to any more.
+#[test]
+fn a_frozen_server_that_was_superseded() {
+    let network = network!();
+    let pair = pair_with_rows(&network, APP);
+    pair.alpha.freeze();
+    pair.alpha.wait_reason("waiting", "does not answer");
+    network.cut(&network.alpha);
+    cannot_be_reached(&pair.bravo);
+    pair.declare_bravo("failover", APP);
+    pair.bravo.wait_serving();
+    let before = pair.alpha.log().len();
+    network.heal();
+    pair.alpha.wait("the application is stopped", |status| {
+        status["app"]["state"] == "stopped" && status["gate"]["reason"] == "the other laptop took over"
+    });
+    pair.alpha.thaw();
+    gives_way(&pair.alpha, before);
+}
+
+/// The daemon dies while the cable is out, and server and application go on without it. Nobody can stop those two, but
+/// nobody calls it harmless either; the next daemon looks before it opens anything.
+#[test]
+fn a_superseded_primary_without_its_daemon() {
+    let network = network!();
+    let mut pair = pair_with_rows(&network, APP);
+    network.cut(&network.alpha);
+    pair.alpha.kill_daemon();
+    cannot_be_reached(&pair.bravo);
+    pair.declare_bravo("failover", APP);
+    pair.bravo.wait_serving();
+    let before = pair.bravo.log().len();
+    network.heal();
+    pair.bravo
+        .wait_log_after(before, "of the other laptop only PostgreSQL answers");
+    let status = pair.bravo.wait("it is seen", sees_writable);
+    assert_eq!(status["gate"]["state"], "open", "{status:#}");
+    pair.alpha.launch();
+    gives_way(&pair.alpha, 0);
+}
+
+/// DHCP gives bravo the address that alpha had: bravo's file now names bravo itself. Its own answer is not alpha's, and
+/// alpha is not gone: nothing takes over, and the message says what to correct.
+#[test]
+fn the_standby_gets_the_address_of_the_primary() {
+    let network = network!();
+    let pair = pair_with_rows(&network, "");
+    network.alpha.change_address(71);
+    cannot_be_reached(&pair.bravo);
+    network.bravo.change_address(1);
+    let (_, hint) = pair.bravo.wait_reason("blocked", "is this very daemon");
+    assert!(hint.contains("`peer`"), "{hint}");
+    // The file of before: written by hand, since only this test knows the new addresses.
+    let file = fs::read_to_string(pair.bravo.state_file()).expect("state file");
+    pair.bravo
+        .write_state(&file.replace("role: standby", "role: failover"));
+    pair.bravo
+        .wait("read", |status| status["desired"]["role"] == "failover");
+    pair.bravo.wait_reason("blocked", "is this very daemon");
+    assert_eq!(pair.bravo.sql("select pg_is_in_recovery()"), "t");
+    pair.declare_bravo("standby", "");
+    pair.declare_alpha("primary", "");
+    pair.alpha.sql("insert into riders values (2)");
+    has_row(&pair.bravo, 2);
+    pair.bravo.wait_streaming();
+}
+
 /// DHCP gives alpha another address. The crew corrects the one word in bravo's file; nothing is copied anew, and alpha
 /// needs no edit at all.
 #[test]
@@ -326,7 +394,7 @@ fn a_copy_is_cut_off() {
     let network = network!();
     let mut pair = network.pair("", "");
     pair.alpha.start();
-    network.alpha.slow("16mbit");
+    network.narrow(&network.bravo, "16mbit", 400);
     pair.bravo.launch();
     pair.alpha.wait_serving();
     pair.bravo.wait_log("doing: copy the database");
@@ -344,6 +412,25 @@ fn a_copy_is_cut_off() {
     assert!(!pair.bravo.data().join("global/pg_control").exists());
     network.heal();
     pair.bravo.wait_streaming();
+}
+
+/// Everybody's entries of the morning go through a narrow Wi-Fi to a standby that has to catch up, and somebody writes
+/// `failover` meanwhile. A primary that is busy sending is not a dead one.
+#[test]
+fn a_narrow_network_is_no_silent_one() {
+    let network = network!();
+    let pair = pair_with_rows(&network, "");
+    let from = pair.bravo.log().len();
+    network.narrow(&network.bravo, "8mbit", 400);
+    // Some 7 MB, which take that many seconds: longer than silence takes to be believed.
+    pair.alpha
+        .sql("insert into riders select generate_series(1000, 101000); insert into riders values (2)");
+    pair.declare_bravo("failover", "");
+    pair.bravo.wait_reason("blocked", "alive");
+    has_row(&pair.bravo, 2);
+    assert_eq!(pair.bravo.sql("select pg_is_in_recovery()"), "t");
+    let log = pair.bravo.log();
+    assert!(!log[from..].contains("does not answer"), "{log}");
 }
 
 /// A Wi-Fi on which every packet is late by a good part of what the laptops wait for an answer. Late is not silent:

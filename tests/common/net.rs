@@ -73,12 +73,6 @@ impl Host {
         nft(&self.namespace, &rules);
     }
 
-    /// A bad Wi-Fi: what it sends arrives at this rate (such as "8mbit").
-    pub fn slow(&self, rate: &str) {
-        let queue = format!("qdisc replace dev eth0 root tbf rate {rate} burst 16kb latency 400ms");
-        run("tc", &format!("-n {} {queue}", self.namespace)).unwrap_or_else(|why| panic!("{why}"));
-    }
-
     /// What it sends arrives so much later. `Err`: this kernel cannot (it has no netem).
     pub fn delay(&self, milliseconds: u32) -> Result<(), String> {
         let queue = format!("qdisc replace dev eth0 root netem delay {milliseconds}ms");
@@ -204,6 +198,14 @@ impl Network {
             "table netdev lost {{ chain {name} {{ type filter hook ingress device {name} priority 0; {fits}; }}; }}"
         );
         nft(&self.router, &rules);
+    }
+
+    /// A narrow Wi-Fi with long queues: what goes to the host arrives at this rate (such as "8mbit"), and up to so many
+    /// milliseconds late.
+    pub fn narrow(&self, to: &Host, rate: &str, queue: u32) {
+        let shaper = format!("tbf rate {rate} burst 16kb latency {queue}ms");
+        let at = format!("-n {} qdisc replace dev {} root {shaper}", self.router, to.name);
+        run("tc", &at).unwrap_or_else(|why| panic!("{why}"));
     }
 
     /// Everything works again. A laptop without power stays off.
