@@ -130,6 +130,7 @@ pub fn shown(event: &Value) -> String {
             text("begin_lsn"),
             text("node")
         ),
+        "restored" => format!("done: {}", text("what")),
         "daemon" => format!("paceline {}", text("state")),
         other => format!("{other}: {event}"),
     };

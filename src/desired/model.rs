@@ -217,7 +217,7 @@ pub struct Archive {
 }
 
 /// What `role: recovery` restores.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovery {
     /// An archive directory, a base backup directory, or a tar file. Absolute.
     pub from: Option<Utf8PathBuf>,

@@ -3,7 +3,7 @@
 //! When a behaviour is built, its row goes; when all rows are gone, so does this file. Only data and the look-up of it.
 
 use super::file::{Entry, Node};
-use super::model::{Desired, Durability, Role, Unsupported};
+use super::model::{Desired, Durability, Unsupported};
 
 struct Row {
     /// How the key is called in the report.
@@ -23,11 +23,6 @@ enum Found {
 
 const NOT_BUILT: &[Row] = &[
     Row {
-        key: "role: recovery",
-        found: Found::When(|root, desired| role(root, desired, Role::Recovery)),
-        instead: "nothing is restored",
-    },
-    Row {
         key: "replication.durability",
         found: Found::When(|root, desired| {
             root.find("replication.durability")
@@ -39,11 +34,6 @@ const NOT_BUILT: &[Row] = &[
         key: "archive",
         found: Found::Present,
         instead: "no base backups are made and no WAL is archived",
-    },
-    Row {
-        key: "recovery",
-        found: Found::Present,
-        instead: "nothing is restored",
     },
     Row {
         key: "racedb.prewarm",
@@ -91,13 +81,4 @@ pub fn collect(root: &Node, desired: &Desired) -> Vec<Unsupported> {
         })
     });
     rows.collect()
-}
-
-/// The entry that declares this laptop's role, if it is `wanted`.
-fn role<'a>(root: &'a Node, desired: &Desired, wanted: Role) -> Option<&'a Entry> {
-    if desired.role != wanted {
-        return None;
-    }
-    let own = || root.get("nodes")?.value.get(&desired.node)?.value.get("role");
-    root.get("role").or_else(own)
 }

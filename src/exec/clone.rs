@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use camino::Utf8Path;
 
 use self::place::Place;
-use super::keep::{self, Replaced};
+use super::keep::{self, By, Replaced};
 use super::{Context, configure};
 use crate::desired::{Desired, PeerAddress};
 use crate::hint::hinted;
@@ -39,7 +39,13 @@ pub(super) async fn cluster(context: &Context<'_>, source: &CloneSource) -> Resu
     let desired = context.desired;
     let user = context.server_user()?;
     let place = Place::of(desired);
-    preconditions(desired, source, &user, source.replaces == DataState::Replica).await?;
+    preconditions(
+        desired,
+        source.replaces,
+        &user,
+        source.replaces == DataState::Replica,
+    )
+    .await?;
     super::can_reach(&desired.postgres.data_directory, &user)?;
     super::can_reach(&desired.replication_passfile(), &user)?;
     tools(source)?;
@@ -103,9 +109,15 @@ async fn make(
     // A standby's old copy is served, and could take over, until the new one is complete.
     super::server::stop(context).await?;
     // The copy took a while.
-    preconditions(desired, source, user, false).await?;
+    preconditions(desired, source.replaces, user, false).await?;
     say(context, "putting the copy in its place".to_owned());
-    let replaced = Replaced::look(desired, &source.peer.host, source.replaces, &sidecar.epochs).await?;
+    let replaced = Replaced::look(
+        desired,
+        By::Copy(&source.peer.host),
+        source.replaces,
+        &sidecar.epochs,
+    )
+    .await?;
     let set_aside = place.take(&sidecar)?;
     if let (Some(replaced), Some(set_aside)) = (replaced, &set_aside)
         && let Err(error) = replaced.report_in(set_aside)
@@ -121,9 +133,9 @@ async fn make(
 
 /// The data directory is what the plan was made from and can be renamed. No server runs on it, or, as long as nothing is
 /// exchanged yet, only one of ours.
-async fn preconditions(
+pub(super) async fn preconditions(
     desired: &Desired,
-    source: &CloneSource,
+    replaces: DataState,
     user: &Identity,
     may_run: bool,
 ) -> Result<()> {
@@ -154,10 +166,9 @@ async fn preconditions(
         }
     };
     let state = data.state().state();
-    if state != source.replaces {
+    if state != replaces {
         bail!(
-            "what is in {path} changed since the copy was decided (it is {state}, and was {}); nothing was replaced",
-            source.replaces
+            "what is in {path} changed since that was decided (it is {state}, and was {replaces}); nothing was replaced"
         );
     }
     if mount_point {

@@ -121,16 +121,18 @@ pub(super) async fn name(context: &Context<'_>) -> Result<()> {
 }
 
 /// What a server that is written to says of its history.
-struct Written {
-    system_identifier: String,
-    timeline: u32,
-    position: Lsn,
+pub(super) struct Written {
+    pub(super) system_identifier: String,
+    pub(super) timeline: u32,
+    pub(super) position: Lsn,
     /// Where its timeline branched off, from the timeline's history file; `None` for the first.
-    switch: Option<Lsn>,
+    pub(super) switch: Option<Lsn>,
+    /// Every timeline that it comes from, and where that was left.
+    pub(super) path: Vec<(u32, Lsn)>,
 }
 
 impl Written {
-    async fn ask(client: &Client) -> Result<Self> {
+    pub(super) async fn ask(client: &Client) -> Result<Self> {
         let rows = server::query(client, include_str!("written.sql")).await?;
         let row = rows.first().context("the server gave no row")?;
         let text = |name: &str| {
@@ -142,7 +144,7 @@ impl Written {
         }
         let position = |text: &str| text.parse::<Lsn>().map_err(anyhow::Error::msg);
         let timeline: u32 = text("timeline")?.parse().context("the timeline is no number")?;
-        let mut switch = None;
+        let mut path = Vec::new();
         if timeline > 1 {
             let sql =
                 format!("select pg_read_file('pg_wal/{timeline:08X}.history', 0, 1048576, true) as history");
@@ -151,26 +153,28 @@ impl Written {
                 .first()
                 .and_then(|row| row.get("history"))
                 .unwrap_or_default();
-            // The last line is the timeline that it branched off: number, position, reason.
-            let last = history
-                .lines()
-                .rfind(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit()));
-            switch = last
-                .and_then(|line| line.split_whitespace().nth(1))
-                .map(position)
-                .transpose()?;
+            // Each line is a timeline: number, the position at which it was left, reason.
+            for line in history.lines() {
+                let mut words = line.split_whitespace();
+                if let Some(number) = words.next().and_then(|number| number.parse().ok())
+                    && let Some(left) = words.next()
+                {
+                    path.push((number, position(left)?));
+                }
+            }
         }
         Ok(Self {
             system_identifier: text("system_identifier")?.to_owned(),
             timeline,
             position: position(text("position")?)?,
-            switch,
+            switch: path.last().map(|(_, left)| *left),
+            path,
         })
     }
 }
 
 /// Writes the row; the table is made if needed. A commit here must not wait for a standby, and must be on our disk.
-async fn insert(client: &Client, epoch: &Epoch) -> Result<()> {
+pub(super) async fn insert(client: &Client, epoch: &Epoch) -> Result<()> {
     let optional = |uuid: Option<uuid::Uuid>| uuid.map_or("null".to_owned(), |uuid| format!("'{uuid}'"));
     let supersedes: Vec<String> = epoch.supersedes.iter().map(ToString::to_string).collect();
     let sql = format!(

@@ -15,6 +15,7 @@ mod promise;
 mod promote;
 mod replication;
 mod restart;
+mod restore;
 pub mod rewind;
 mod server;
 
@@ -105,6 +106,7 @@ pub async fn carry_out(context: &mut Context<'_>, action: &Action) -> Result<()>
         Action::StartServer(start) => server::start(context, start).await,
         Action::ReloadServer { configuration } => server::reload(context, configuration).await,
         Action::Clone(source) => clone::cluster(context, source).await,
+        Action::Restore(wanted) => restore::restore(context, wanted).await,
         Action::Rewind(source) => rewind::rewind(context, source).await,
         Action::PromiseHandover(promise) => promise::hand_over(context, promise).await,
         Action::PlaceStandbySignal { system_identifier } => {

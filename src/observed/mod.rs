@@ -4,6 +4,7 @@
 //! here only name what the facts add up to (is this a primary's copy? is the server writable?), so that everybody
 //! names it alike.
 
+mod backup;
 mod data;
 mod peer;
 mod promise;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
+pub use self::backup::{Backup, BackupKind};
 pub use self::data::{
     Cluster, ClusterState, Contradiction, ControlData, Data, DataDirectory, DataState, Parameters,
 };
@@ -139,6 +141,8 @@ pub struct Observed {
     pub flag: Option<(Flag, Moment)>,
     /// A person allowed a new, empty database here although the other laptop does not answer (`paceline init`).
     pub new_database_allowed: bool,
+    /// The backup at `recovery: from:`; `Known(None)`: none is declared, or nothing is to be restored.
+    pub backup: Seen<Option<Backup>>,
     /// A restart of the server that a person asked for.
     pub restart: Seen<Option<RestartAsked>>,
     /// The trigger file of the older container set exists.

@@ -10,6 +10,7 @@ pub use super::reason::Reason;
 
 use super::blocked::Blocked;
 use super::end::{End, Waiting};
+use super::recovery::Restore;
 use crate::desired::{PeerAddress, Role};
 use crate::lineage::{Epoch, Lsn};
 use crate::observed::{DataState, Flag, HandedOver, Installation, Moment};
@@ -143,6 +144,9 @@ pub enum Action {
     /// Copy the other laptop's database, in place of what is here, which is set aside. A server that runs on that goes on
     /// while the copy is made and is stopped when it is complete.
     Clone(Box<CloneSource>),
+    /// Unpack a backup beside the data directory, recover it up to the declared moment and to an epoch of its own, and put
+    /// it in the place of what is here, which is set aside. No server runs here meanwhile.
+    Restore(Box<Restore>),
     /// Bring this copy, a primary's that is down, onto the other laptop's history with pg_rewind; what was only here is
     /// kept. A failure leaves it tainted, and then it is copied anew.
     Rewind(Box<RewindSource>),
@@ -295,6 +299,7 @@ impl Action {
             Self::StartServer(_) => "start_server",
             Self::ReloadServer { .. } => "reload_server",
             Self::Clone(_) => "clone",
+            Self::Restore(_) => "restore",
             Self::Rewind(_) => "rewind",
             Self::PromiseHandover(_) => "promise_handover",
             Self::PlaceStandbySignal { .. } => "place_standby_signal",
@@ -335,6 +340,7 @@ impl Action {
             | Self::StartServer(_)
             | Self::ReloadServer { .. }
             | Self::Clone(_)
+            | Self::Restore(_)
             | Self::Rewind(_)
             | Self::PlaceStandbySignal { .. }
             | Self::RecordEpochs(_)
@@ -351,7 +357,9 @@ impl Action {
     pub const fn flag(&self) -> Option<Flag> {
         match self {
             Self::Promote(_) => Some(Flag::Taking),
-            Self::CreateCluster(_) | Self::StartServer(Start { standby: false, .. }) => Some(Flag::Starting),
+            Self::CreateCluster(_) | Self::Restore(_) | Self::StartServer(Start { standby: false, .. }) => {
+                Some(Flag::Starting)
+            }
             Self::AdoptCluster
             | Self::WriteConfiguration(_)
             | Self::PurgeAutoConf(_)
@@ -388,6 +396,7 @@ impl Action {
         match self {
             Self::CreateCluster(_)
             | Self::Clone(_)
+            | Self::Restore(_)
             | Self::StartServer(_)
             | Self::StopServer
             | Self::FastShutdown
@@ -435,6 +444,7 @@ impl fmt::Display for Action {
                 "copy the database of {} with PostgreSQL {}",
                 source.peer.host, source.programs.version
             ),
+            Self::Restore(restore) => restore.fmt(f),
             Self::Rewind(source) => write!(
                 f,
                 "bring this copy onto the history of {} (what is only here is kept)",

@@ -147,10 +147,10 @@ pub enum Blocked {
     },
     /// Because of the other laptop.
     Peer(PeerBlock),
-    /// The state file asks for something that this version cannot do.
-    NotSupported {
-        /// What, such as "following another laptop (role: standby)".
-        what: &'static str,
+    /// The backup that is to be restored cannot be used.
+    Backup {
+        /// Why.
+        why: String,
     },
 }
 
@@ -285,7 +285,7 @@ impl fmt::Display for Blocked {
                 plan.join(", ")
             ),
             Self::Peer(block) => block.fmt(f),
-            Self::NotSupported { what } => write!(f, "{what} is not supported yet"),
+            Self::Backup { why } => write!(f, "the backup cannot be restored: {why}"),
         }
     }
 }
@@ -389,7 +389,9 @@ impl Blocked {
                     .to_owned()
             }
             Self::Peer(block) => block.hint(),
-            Self::NotSupported { .. } => "change the state file back; nothing was touched".to_owned(),
+            Self::Backup { .. } => "put the backup there, or correct `recovery`: it goes on by itself. Nothing was touched; `role: primary` \
+                 goes on with what is here"
+                .to_owned(),
         }
     }
 }

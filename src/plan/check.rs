@@ -194,6 +194,16 @@ impl Walk<'_> {
                 self.named(number, action)?;
                 self.standby = false;
             }
+            Action::Restore(restore) => {
+                ensure(!self.running, Rule::StoppedFirst, action)?;
+                ensure(
+                    self.data().as_ref().map(Data::state) == Some(restore.replaces),
+                    Rule::LocalFactsKnown,
+                    action,
+                )?;
+                ensure(self.may_restore(), Rule::RestoreAlone, action)?;
+                self.standby = false;
+            }
             Action::StartServer(start) => {
                 ensure(!self.running, Rule::StartAsMarked, action)?;
                 ensure(start.standby == self.standby, Rule::StartAsMarked, action)?;
@@ -202,7 +212,7 @@ impl Walk<'_> {
                     let created = self
                         .before(number)
                         .iter()
-                        .any(|step| matches!(step.action, Action::CreateCluster(_)));
+                        .any(|step| matches!(step.action, Action::CreateCluster(_) | Action::Restore(_)));
                     if !created {
                         self.local(action)?;
                         ensure(self.may_start(), Rule::StartAlone, action)?;
@@ -262,6 +272,7 @@ impl Walk<'_> {
                 | Action::CreateCluster(_)
                 | Action::StartServer(_)
                 | Action::Clone(_)
+                | Action::Restore(_)
                 | Action::Rewind(_)
                 | Action::PromiseHandover(_)
                 | Action::PlaceStandbySignal { .. } => true,
@@ -399,6 +410,22 @@ impl Walk<'_> {
             Some(Data::NotOurs(_) | Data::Recovering | Data::Unclear(_)) | None => false,
         };
         ensure(unmissed, Rule::CloneReplacesNothing, action)
+    }
+
+    /// Whether nobody goes on with what is replaced, or a person consented to that.
+    fn may_restore(&self) -> bool {
+        let declared = self
+            .situation
+            .as_ref()
+            .is_some_and(|situation| situation.desired.role == Role::Recovery);
+        let alone = match &self.observed.peer {
+            Peer::None => true,
+            Peer::Known(facts) => {
+                facts.flag.is_none() && facts.role == Some(Role::Standby) && !facts.writable()
+            }
+            Peer::Unknown(_) | Peer::Unauthenticated { .. } => false,
+        };
+        declared && (alone || self.consented(Danger::Restore))
     }
 
     fn may_create(&self) -> bool {

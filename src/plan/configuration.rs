@@ -312,7 +312,8 @@ fn hba(desired: &Desired, own: Option<&OwnConfiguration>, found: &Configuration)
     }
     let _ = writeln!(
         text,
-        "\n# The server's user and root are the superuser, over the unix socket.\nlocal all {SUPERUSER} peer map=paceline"
+        "\n# The server's user and root are the superuser, over the unix socket; a base backup by hand is theirs to make.\n\
+         local all {SUPERUSER} peer map=paceline\nlocal replication {SUPERUSER} peer map=paceline"
     );
     if desired.peer.is_some() {
         // Before an adopted cluster's own lines too, which may turn them away or ask for less.

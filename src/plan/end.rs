@@ -24,6 +24,8 @@ pub enum End {
 pub enum Waiting {
     /// The server is starting or recovering from a crash.
     ServerStarting,
+    /// The backup that is declared now was not looked at yet.
+    BackupUnseen,
     /// The server is shutting down.
     ServerStopping,
     /// Processes of a dead server are still there.
@@ -50,6 +52,7 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ServerStarting => f.write_str("the server is starting"),
+            Self::BackupUnseen => f.write_str("looking at the backup"),
             Self::ServerStopping => f.write_str("the server is shutting down"),
             Self::Leftovers(pids) => {
                 write!(
@@ -91,7 +94,7 @@ impl Waiting {
     /// What a person may do about it, if anything.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::ServerStarting | Self::ServerStopping | Self::DatabaseUnseen(_) => None,
+            Self::ServerStarting | Self::ServerStopping | Self::BackupUnseen | Self::DatabaseUnseen(_) => None,
             Self::NoSuccessor => Some(
                 "write `primary` on the other laptop, and it takes over as soon as it follows this one; to keep it as it is, \
                  write `primary` here"

@@ -47,7 +47,7 @@ pub use end::{End, Waiting};
 pub use gate::{Gate, gate};
 pub use pair::HARMLESS_LAG;
 pub use pair_end::{PeerBlock, PeerWait};
-pub use recovery::fingerprint;
+pub use recovery::{Restore, fingerprint};
 pub use rule::{Fault, Rule};
 
 use std::borrow::Cow;

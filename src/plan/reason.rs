@@ -17,6 +17,8 @@ pub enum Reason {
     ServerDown,
     /// The same, and the last one crashed: it recovers by itself.
     ServerCrashed,
+    /// The state file asks for a restore that was not done yet.
+    RestoreDeclared,
     /// The copy is a standby's and may be read.
     StandbyCopy,
     /// The server runs with an older configuration.
@@ -82,6 +84,7 @@ impl fmt::Display for Reason {
             Self::AutoConfWins => "that file would win over the state file",
             Self::ServerDown => "the server is down",
             Self::ServerCrashed => "the server crashed; it recovers by itself",
+            Self::RestoreDeclared => "the state file asks for it, and it was not done yet",
             Self::StandbyCopy => "this copy is a standby's: it may be read, not written",
             Self::NotLoaded => "the server runs with an older configuration",
             Self::EpochUnnamed => "this stretch of the database's history has no name yet",

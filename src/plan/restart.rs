@@ -56,6 +56,7 @@ fn restart(situation: &Situation<'_>, asked: &RestartAsked, plan: Plan) -> Plan 
                     | Action::WriteConfiguration(_)
                     | Action::PurgeAutoConf(_)
                     | Action::NameEpoch
+                    | Action::RecordConsent(_)
                     | Action::RecordEpochs(_)
             )
     };

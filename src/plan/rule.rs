@@ -27,6 +27,8 @@ pub enum Rule {
     PromoteAlone,
     /// A new database: where there is none, here or there.
     CreateOnEmpty,
+    /// A restore: where it was asked for, and nobody goes on with what it replaces.
+    RestoreAlone,
     /// What may be written to is started only where nobody else writes, and never when it is superseded.
     StartAlone,
     /// What becomes writable is announced as what it is.
@@ -43,7 +45,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ConsentFirst,
         Self::AppBeforeServer,
         Self::StoppedFirst,
@@ -55,6 +57,7 @@ impl Rule {
         Self::CloneReplacesNothing,
         Self::PromoteAlone,
         Self::CreateOnEmpty,
+        Self::RestoreAlone,
         Self::StartAlone,
         Self::FlagFits,
         Self::NamedAfter,
@@ -82,6 +85,7 @@ impl fmt::Display for Rule {
                 "a promotion has its name beforehand, and nobody beside it who writes or may hold more, without consent"
             }
             Self::CreateOnEmpty => "a new database is made only where there is none, here or there",
+            Self::RestoreAlone => "a backup replaces a copy only where nobody goes on with that one, or by consent",
             Self::StartAlone => "a primary's copy is started only where it is not superseded and nobody else writes",
             Self::FlagFits => "what becomes writable is announced as what it is",
             Self::NamedAfter => "a new timeline gets its name",

@@ -3,6 +3,7 @@
 //! A probe reports what it saw or why it could not, and decides nothing. It changes nothing either: looking twice is
 //! as good as looking once.
 
+pub mod backup;
 mod configuration;
 mod control;
 mod data_directory;
@@ -124,6 +125,7 @@ impl Prober {
             replication: Seen::new(asked.replication, now),
             secret: Seen::new(replication::secret(desired, &around.identity), now),
             new_database_allowed: desired.home.join(NEW_DATABASE_FILE).exists(),
+            backup: Seen::new(backup::look(desired), now),
             restart: Seen::new(Fact::from(restart), now),
             triggered: desired
                 .postgres

@@ -7,8 +7,8 @@ use paceline::desired::{Desired, Role};
 use paceline::lineage::Lsn;
 use paceline::observed::{AppState, Data, DataState, Flag, HandedOver, Observed, Server};
 use paceline::plan::{
-    Action, CloneSource, End, Gate, Grant, Intention, Loss, Plan, Reason, RewindSource, Rule, Start, Step,
-    check, gate,
+    Action, CloneSource, End, Gate, Grant, Intention, Loss, Plan, Reason, Restore, RewindSource, Rule, Start,
+    Step, check, fingerprint, gate,
 };
 use uuid::Uuid;
 
@@ -41,6 +41,19 @@ fn rewind() -> Action {
         programs: installation(),
         system_identifier: "7".to_owned(),
         epoch: Uuid::from_u128(1),
+    }))
+}
+
+fn restore(replaces: DataState) -> Action {
+    let recovery = desired(Role::Recovery, true).recovery.expect("declared");
+    Action::Restore(Box::new(Restore {
+        kind: None,
+        fingerprint: fingerprint(&recovery),
+        recovery,
+        replaces,
+        installations: vec![installation()],
+        epochs: Vec::new(),
+        timelines: 1,
     }))
 }
 
@@ -176,6 +189,7 @@ fn all_wrong() -> Vec<Wrong> {
     );
     let twin = beside(Role::Standby, Data::Replica, READ_ONLY, writable, Stands::Twins);
     let same = beside(Role::Standby, CLEAN, Server::Down, writable, Stands::Behind);
+    let beside_writer = beside(Role::Recovery, CLEAN, Server::Down, writable, Stands::Ahead);
     let empty = beside(Role::Primary, Data::Empty, Server::Down, READ_ONLY, Stands::Equal);
     let unclear = || Data::NotOurs("it holds holiday.jpg".to_owned());
     let foreign = beside(Role::Standby, unclear(), Server::Down, writable, Stands::Equal);
@@ -319,6 +333,24 @@ fn all_wrong() -> Vec<Wrong> {
         wrong(Rule::PromoteAlone, &down, taking, &promotion),
         wrong(Rule::CreateOnEmpty, &down, starting, &[create(), NAMED]),
         wrong(Rule::CreateOnEmpty, &empty, starting, &[create(), NAMED]),
+        wrong(
+            Rule::RestoreAlone,
+            &down,
+            starting,
+            &[restore(DataState::Primary)],
+        ),
+        wrong(
+            Rule::RestoreAlone,
+            &beside_writer,
+            starting,
+            &[Action::StopServer, restore(DataState::Primary)],
+        ),
+        wrong(
+            Rule::LocalFactsKnown,
+            &beside_writer,
+            starting,
+            &[restore(DataState::Empty)],
+        ),
         wrong(Rule::StartAlone, &older, starting, &[start(false)]),
         wrong(Rule::StartAlone, &same, starting, &[start(false)]),
         wrong(Rule::FlagFits, &down, none, &[start(false)]),

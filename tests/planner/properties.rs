@@ -175,7 +175,8 @@ fn nothing_begins_unasked(case: &Case<'_>, plan: &Plan) -> Verdict {
 }
 
 fn superseded_is_not_written(case: &Case<'_>, plan: &Plan) -> Verdict {
-    let begins = has(plan, makes_writable) && !consented(&case.observed, plan);
+    // What is restored is another copy, on an epoch of its own.
+    let begins = has(plan, makes_writable) && !has(plan, restores) && !consented(&case.observed, plan);
     let primary = matches!(case.data, Data::Primary { .. });
     ensure(
         !(primary && begins && case.observed.superseded()),
@@ -251,7 +252,7 @@ fn starts_fit_the_signal_file(case: &Case<'_>, plan: &Plan) -> Verdict {
     for step in &plan.steps {
         match &step.action {
             Action::Clone(_) | Action::Rewind(_) | Action::PlaceStandbySignal { .. } => expected = true,
-            Action::CreateCluster(_) => expected = false,
+            Action::CreateCluster(_) | Action::Restore(_) => expected = false,
             Action::StartServer(start) => ensure(
                 start.standby == expected,
                 "the signal file says the opposite of the start",
@@ -378,7 +379,9 @@ fn consent_is_needed(case: &Case<'_>, plan: &Plan) -> Verdict {
         Extra::ConsentsUnreadable => ensure(
             plan.offer.is_none()
                 && !has(plan, makes_writable)
-                && !has(plan, |action| matches!(action, Action::Clone(_))),
+                && !has(plan, |action| {
+                    matches!(action, Action::Clone(_) | Action::Restore(_))
+                }),
             "it acts without knowing which tokens were used",
         ),
         Extra::Nothing
@@ -390,19 +393,27 @@ fn consent_is_needed(case: &Case<'_>, plan: &Plan) -> Verdict {
     }
 }
 
+fn restores(action: &Action) -> bool {
+    matches!(action, Action::Restore(_))
+}
+
 fn stops_have_a_reason(case: &Case<'_>, plan: &Plan) -> Verdict {
     let stops = has(plan, |action| {
         matches!(action, Action::StopServer | Action::StopApp)
     });
     ensure(
-        !stops || case.observed.superseded() || consented(&case.observed, plan) || gives(case, plan),
+        !stops
+            || has(plan, restores)
+            || case.observed.superseded()
+            || consented(&case.observed, plan)
+            || gives(case, plan),
         "nobody asked for a stop",
     )
 }
 
 /// What must never be added because a fact is missing.
 fn dangerous(action: &Action) -> bool {
-    makes_writable(action) || matches!(action, Action::Clone(_) | Action::Rewind(_))
+    makes_writable(action) || matches!(action, Action::Clone(_) | Action::Restore(_) | Action::Rewind(_))
 }
 
 /// As the link leaves it on disk with every answer.

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use paceline::desired::{self, Desired, PeerAddress, Role, Surroundings};
+use paceline::desired::{self, Desired, PeerAddress, Recovery, RecoveryTarget, Role, Surroundings};
 use paceline::lineage::{Epoch, Lineage, Lsn, Origin, Sidecar};
 use paceline::observed::{
-    Answer, AppFacts, Cluster, ClusterState, Configuration, Consents, Contradiction, ControlData, Data,
-    DataDirectory, DataState, DatabaseFacts, Fact, Flag, HandedOver, Installation, Login, Moment, Observed,
-    Parameters, Peer, PeerFacts, PeerMemory, PendingSetting, Postmaster, Remembered, ReplicationFacts,
-    RunningServer, Secret, Seen, Server, ServerFacts, ServerPhase, ServerUser, Silence, Slot, Unanswered,
+    Answer, AppFacts, Backup, BackupKind, Cluster, ClusterState, Configuration, Consents, Contradiction,
+    ControlData, Data, DataDirectory, DataState, DatabaseFacts, Fact, Flag, HandedOver, Installation, Login,
+    Moment, Observed, Parameters, Peer, PeerFacts, PeerMemory, PendingSetting, Postmaster, Remembered,
+    ReplicationFacts, RunningServer, Secret, Seen, Server, ServerFacts, ServerPhase, ServerUser, Silence,
+    Slot, Unanswered,
 };
 use paceline::plan::configuration::{About, render, slot_name};
 use paceline::plan::{Action, End, Plan};
@@ -29,6 +30,14 @@ pub fn desired(role: Role, peer: bool) -> Desired {
         format!("role: primary\nhome: /home\n{peer}racedb: {{ command: [app], working_directory: / }}\n");
     let mut desired = desired::validate(&text, &surroundings).expect("valid");
     desired.role = role;
+    if role == Role::Recovery {
+        desired.recovery = Some(Recovery {
+            from: Some("/media/usb/racedb".into()),
+            restore_command: None,
+            target: RecoveryTarget::Latest,
+            request: "1".to_owned(),
+        });
+    }
     desired
 }
 
@@ -266,12 +275,28 @@ impl Copy {
             consents: seen(Fact::Known(Consents::default())),
             flag: None,
             new_database_allowed: false,
+            backup: seen(Fact::Known(
+                desired
+                    .recovery
+                    .as_ref()
+                    .and_then(|recovery| recovery.from.as_ref())
+                    .map(|_| backup()),
+            )),
             restart: seen(Fact::Known(None)),
             triggered: false,
             app: AppFacts::default(),
             served: false,
             ending: false,
         }
+    }
+}
+
+/// A backup that can be restored.
+pub fn backup() -> Backup {
+    Backup {
+        kind: BackupKind::Directory,
+        bytes: 40 << 20,
+        major: Some(installation().major),
     }
 }
 

@@ -24,6 +24,8 @@ use crate::sys::files::{self, name_while_exchanged, sync_parent, write_durably};
 
 /// The suffix of an unfinished copy.
 const STAGING: &str = "paceline-clone";
+/// The file in a restored copy that tells it from every other one. A server minds it as little as a clone of it does.
+pub(in crate::exec) const RESTORE_LABEL: &str = "paceline_restored";
 /// The suffix of the other side of an exchange.
 const VERIFIED: &str = "paceline-verified";
 
@@ -40,15 +42,15 @@ struct Journal {
 }
 
 /// The names.
-pub(super) struct Place<'a> {
+pub(in crate::exec) struct Place<'a> {
     data: &'a Utf8Path,
-    pub(super) staging: Utf8PathBuf,
+    pub(in crate::exec) staging: Utf8PathBuf,
     verified: Utf8PathBuf,
     marker: Utf8PathBuf,
 }
 
 impl<'a> Place<'a> {
-    pub(super) fn of(desired: &'a Desired) -> Self {
+    pub(in crate::exec) fn of(desired: &'a Desired) -> Self {
         Self {
             data: &desired.postgres.data_directory,
             staging: desired.beside_data(STAGING),
@@ -58,7 +60,7 @@ impl<'a> Place<'a> {
     }
 
     /// Removes what an earlier attempt left unfinished.
-    pub(super) fn remove_staging(&self) -> Result<()> {
+    pub(in crate::exec) fn remove_staging(&self) -> Result<()> {
         match fs::remove_dir_all(&self.staging) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(e).with_context(|| format!("cannot remove the unfinished {}", self.staging))
@@ -70,7 +72,7 @@ impl<'a> Place<'a> {
     /// Puts the finished copy in the place of the data directory; what is there is set aside, and its new name given.
     ///
     /// Nothing here waits, so that nobody can give it up halfway.
-    pub(super) fn take(&self, sidecar: &Sidecar) -> Result<Option<Utf8PathBuf>> {
+    pub(in crate::exec) fn take(&self, sidecar: &Sidecar) -> Result<Option<Utf8PathBuf>> {
         self.clear_up()?;
         if empty(self.data)? {
             // Beside nothing yet the sidecar is void; a crash here leaves no harm.
@@ -93,7 +95,7 @@ impl<'a> Place<'a> {
     }
 
     /// From here on the data directory is trusted, after a power cut too.
-    pub(super) fn trust(&self) -> Result<()> {
+    pub(in crate::exec) fn trust(&self) -> Result<()> {
         match fs::remove_file(&self.marker) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             removed => removed.with_context(|| format!("cannot remove {}", self.marker))?,
@@ -106,11 +108,12 @@ impl<'a> Place<'a> {
         let set_aside = free_name(self.data)?;
         let journal = Journal {
             what: format!(
-                "Paceline is replacing the database in {} by a copy of the other laptop's. Until that is done, nothing \
+                "Paceline is replacing the database in {} by another copy of it. Until that is done, nothing \
                  is started here. What was there is never removed: it goes to {set_aside}.",
                 self.data
             ),
-            copy: label(&self.staging)?.with_context(|| format!("{} has no backup_label", self.staging))?,
+            copy: label(&self.staging)?
+                .with_context(|| format!("{} has nothing that tells it from others", self.staging))?,
             set_aside,
         };
         write_sidecar(&self.verified, sidecar)?;
@@ -214,11 +217,17 @@ pub(in crate::exec) fn free_name(data: &Utf8Path) -> Result<Utf8PathBuf> {
     Ok(name)
 }
 
-/// A digest of the `backup_label` in a directory; `None`: it has none.
+/// A digest of what tells a copy from others: the `backup_label` of a clone, the [`RESTORE_LABEL`] of a restored one;
+/// `None`: it has neither.
 fn label(directory: &Utf8Path) -> Result<Option<String>> {
-    let path = directory.join("backup_label");
-    let text = files::read_if_there(&path).with_context(|| format!("cannot read {path}"))?;
-    Ok(text.map(|text| digest(&[&text])))
+    for name in ["backup_label", RESTORE_LABEL] {
+        let path = directory.join(name);
+        let text = files::read_if_there(&path).with_context(|| format!("cannot read {path}"))?;
+        if let Some(text) = text {
+            return Ok(Some(digest(&[&text])));
+        }
+    }
+    Ok(None)
 }
 
 fn rename(from: &Utf8Path, to: &Utf8Path) -> Result<()> {

@@ -20,7 +20,7 @@ use crate::exec::clone::say;
 use crate::hint::hinted;
 use crate::lineage::{Epoch, Lineage, Lsn};
 use crate::observed::{ControlData, DataState};
-use crate::plan::RewindSource;
+use crate::plan::{Restore, RewindSource};
 use crate::probe::{FromInside, Prober, sidecar_path};
 use crate::supervise::tool;
 use crate::sys::clock;
@@ -328,6 +328,15 @@ pub(in crate::exec) fn remove_unfinished(desired: &Desired) -> Result<()> {
     }
 }
 
+/// What takes the place of a copy.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::exec) enum By<'a> {
+    /// A copy of this laptop's database.
+    Copy(&'a str),
+    /// A backup.
+    Backup(&'a Restore),
+}
+
 /// What is about to be replaced by a whole new copy.
 pub(in crate::exec) struct Replaced {
     report: Report,
@@ -337,12 +346,21 @@ impl Replaced {
     /// Looks at it. `None`: it holds nothing that anybody might miss.
     pub(in crate::exec) async fn look(
         desired: &Desired,
-        peer: &str,
+        by: By<'_>,
         replaces: DataState,
         replaced_by: &[Epoch],
     ) -> Result<Option<Self>> {
         let marker = marker::read(desired)?;
-        let took_over = format!("{peer} took over, and its database was copied in place of this copy");
+        let (took_over, anew) = match by {
+            By::Copy(peer) => (
+                format!("{peer} took over, and its database was copied in place of this copy"),
+                format!("it followed {peer}, and could not go on; it was copied anew"),
+            ),
+            By::Backup(restore) => {
+                let words = format!("a backup took its place: {restore}");
+                (words.clone(), words)
+            }
+        };
         let (kind, why) = match (replaces, marker) {
             (DataState::Tainted, Some(marker)) if marker.rewind == Phase::Changing => {
                 let kept = marker.kept.map_or_else(
@@ -352,12 +370,9 @@ impl Replaced {
                 let why = format!("a rewind was interrupted in it: never start a server on it; {kept}");
                 (Kind::HalfRewound, why)
             }
-            (DataState::Tainted, Some(_)) => (Kind::Full, format!("{took_over}, which could not be rewound")),
+            (DataState::Tainted, Some(_)) => (Kind::Full, format!("{took_over}; it could not be rewound")),
             (DataState::Primary, _) => (Kind::Full, took_over),
-            (DataState::Replica, _) => (
-                Kind::Full,
-                format!("it followed {peer}, and could not go on; it was copied anew"),
-            ),
+            (DataState::Replica, _) => (Kind::Full, anew),
             (DataState::Tainted, None)
             | (
                 DataState::Empty
