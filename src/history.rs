@@ -130,7 +130,13 @@ pub fn shown(event: &Value) -> String {
             text("begin_lsn"),
             text("node")
         ),
-        "restored" => format!("done: {}", text("what")),
+        "restored" => with(
+            format!(
+                "a backup is in place of what was here; what was here: {}",
+                text("set_aside")
+            ),
+            "epoch",
+        ),
         "daemon" => format!("paceline {}", text("state")),
         other => format!("{other}: {event}"),
     };

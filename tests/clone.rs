@@ -154,7 +154,7 @@ fn what_is_not_as_planned_is_refused() {
             replaces: DataState::Replica,
             ..source()
         },
-        "changed since the copy was decided (it is empty",
+        "changed since that was decided (it is empty",
         "",
     );
     let nobody = PeerAddress {

@@ -43,9 +43,10 @@ pub struct Restore {
 
 impl fmt::Display for Restore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.recovery.from, self.kind) {
-            (Some(from), Some(kind)) => write!(f, "restore {from} ({kind})")?,
-            _ => f.write_str("restore a copy of what is here")?,
+        if let (Some(from), Some(kind)) = (&self.recovery.from, self.kind) {
+            write!(f, "restore {from} ({kind})")?;
+        } else {
+            f.write_str("restore a copy of what is here")?;
         }
         if let Some(command) = &self.recovery.restore_command {
             write!(f, " with WAL by `{command}`")?;
@@ -58,10 +59,10 @@ impl fmt::Display for Restore {
             RecoveryTarget::Name(name) => write!(f, ", up to the restore point {name:?}"),
             RecoveryTarget::Xid(xid) => write!(f, ", up to transaction {xid}"),
         }?;
-        match self.replaces {
-            DataState::Empty => Ok(()),
-            _ => f.write_str("; what is here is set aside"),
+        if self.replaces == DataState::Empty {
+            return Ok(());
         }
+        f.write_str("; what is here is set aside")
     }
 }
 
