@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 pub use self::plan::{Failure, LossSection, PlanSection, PlanState, plan_section};
 
-use crate::desired::{Desired, Role};
+use crate::desired::{Desired, Durability, Role};
 use crate::lineage::{Lineage, Lsn};
 use crate::observed::{
     AppState, Data, DataState, Fact, Flag, HandedOver, Login, Moment, Observed, Peer, PendingSetting,
@@ -130,6 +130,10 @@ pub struct ServerSection {
     /// The request to restart it that is not done yet, by name.
     #[serde(default)]
     pub restart_requested: Option<Uuid>,
+    /// What a commit on a server that is written to means: `async`: it is on this laptop; `sync`: on both; `degraded`: `sync`
+    /// is declared, and the other laptop does not follow at the moment.
+    #[serde(default)]
+    pub durability: Option<String>,
     /// Where the WAL begins that a server which is written to still has.
     #[serde(default)]
     pub oldest_wal: Option<Lsn>,
@@ -204,7 +208,7 @@ pub fn status(
                 .collect(),
         },
         data: data(observed),
-        server: server(observed),
+        server: server(desired, observed),
         peer: peer(observed, now),
         handed_over: observed.handed_over().cloned(),
         plan: plan_section(plan, failure, observed, now),
@@ -278,7 +282,7 @@ fn data(observed: &Observed) -> DataSection {
     }
 }
 
-fn server(observed: &Observed) -> ServerSection {
+fn server(desired: &Desired, observed: &Observed) -> ServerSection {
     let running = observed.running();
     let facts = observed.server_facts();
     let (state, reason) = match observed.server_state() {
@@ -306,6 +310,14 @@ fn server(observed: &Observed) -> ServerSection {
             .restart
             .known()
             .and_then(|asked| Some(asked.as_ref()?.id)),
+        durability: facts.filter(|_| state_writes).map(|facts| {
+            let word = match (desired.replication.durability, facts.synchronous) {
+                (_, true) => "sync",
+                (Durability::Sync, false) => "degraded",
+                (Durability::Async, false) => "async",
+            };
+            word.to_owned()
+        }),
         oldest_wal: facts.and_then(|facts| facts.oldest_wal),
         slots: observed
             .replication

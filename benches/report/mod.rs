@@ -18,6 +18,7 @@ pub fn number(name: &str, otherwise: usize) -> usize {
 }
 
 /// An open connection as superuser.
+#[allow(dead_code, reason = "not every benchmark measures from one")]
 pub async fn connect(laptop: &Laptop) -> Client {
     let mut config = Config::new();
     config

@@ -64,6 +64,11 @@ fn text(status: &Status) -> String {
         Some(u8::from(server.streaming)),
     );
     page.one(
+        "server_synchronous",
+        "Whether a commit waits for the other laptop.",
+        server.durability.as_ref().map(|word| u8::from(word == "sync")),
+    );
+    page.one(
         "server_lag_bytes",
         "How many bytes this copy is behind the other laptop's.",
         server.lag_bytes,

@@ -212,6 +212,13 @@ fn server(out: &mut String, server: &ServerSection) {
     if let Some(reason) = &server.reason {
         let _ = writeln!(out, "         {reason}");
     }
+    match server.durability.as_deref() {
+        Some("sync") => out.push_str("         a commit waits for the other laptop (durability: sync)\n"),
+        Some("degraded") => out.push_str(
+            "         DEGRADED: a commit does not wait for the other laptop, which does not follow (durability: sync)\n",
+        ),
+        Some(_) | None => {}
+    }
 }
 
 /// A laptop in one line.

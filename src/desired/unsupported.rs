@@ -3,7 +3,7 @@
 //! When a behaviour is built, its row goes; when all rows are gone, so does this file. Only data and the look-up of it.
 
 use super::file::{Entry, Node};
-use super::model::{Desired, Durability, Unsupported};
+use super::model::{Desired, Unsupported};
 
 struct Row {
     /// How the key is called in the report.
@@ -22,14 +22,6 @@ enum Found {
 }
 
 const NOT_BUILT: &[Row] = &[
-    Row {
-        key: "replication.durability",
-        found: Found::When(|root, desired| {
-            root.find("replication.durability")
-                .filter(|_| desired.replication.durability == Durability::Sync)
-        }),
-        instead: "a commit does not wait for the standby",
-    },
     Row {
         key: "archive",
         found: Found::Present,

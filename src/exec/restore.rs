@@ -150,7 +150,12 @@ fn room(desired: &Desired, wanted: &Restore) -> Result<()> {
     fs::create_dir_all(parent).with_context(|| format!("cannot make the directory {parent}"))?;
     let source = unpack::source(desired, wanted);
     let size = unpack::size(&source)?;
-    let needed = if source.is_file() { size * UNPACKED } else { size } + AIR;
+    let needed =
+        size * if unpack::compressed(&source, wanted.kind)? {
+            UNPACKED
+        } else {
+            1
+        } + AIR;
     let free =
         files::free_space(parent).with_context(|| format!("cannot tell the free space of {parent}"))?;
     if free >= needed {

@@ -81,6 +81,8 @@ pub struct ServerFacts {
     pub since_checkpoint: u64,
     /// Still in recovery, but told to end it, which cannot be taken back.
     pub promoting: bool,
+    /// A commit waits for a standby: `synchronous_standby_names` is set.
+    pub synchronous: bool,
     /// Replay is paused, by a person or because of [`super::Parameters`].
     pub replay_paused: bool,
     /// When the last transaction that was replayed had been committed; for people.

@@ -33,6 +33,8 @@ pub struct About<'a> {
     pub follows: Option<Uuid>,
     /// What it must not have lower, from its `pg_control`.
     pub needed: Option<Parameters>,
+    /// The standby that commits wait for, by its node's name (see `conninfo`).
+    pub synchronous: Option<&'a str>,
 }
 
 /// The configuration for this declaration and this copy.
@@ -168,10 +170,12 @@ fn conf(desired: &Desired, about: &About<'_>, found: &Configuration) -> String {
         ("wal_receiver_timeout", "5s"),
         ("wal_retrieve_retry_interval", "100ms"),
         ("password_encryption", "scram-sha-256"),
-        ("synchronous_standby_names", ""),
     ] {
         set(&mut text, name, value);
     }
+    // Never inherited from another server: a laptop that was promoted with it would hang at every commit (POSTGRES-FACTS 10).
+    let synchronous = about.synchronous.map(quote_list_element).unwrap_or_default();
+    set(&mut text, "synchronous_standby_names", &synchronous);
     if major >= 13 {
         set(
             &mut text,

@@ -61,7 +61,7 @@ impl Situation<'_> {
     }
 
     /// Whether the other laptop's copy, on the same history, lacks no more than what arrives in a moment.
-    fn nearly_level(&self, facts: &PeerFacts) -> bool {
+    pub(super) fn nearly_level(&self, facts: &PeerFacts) -> bool {
         let ours = self.observed.lineage().and_then(|lineage| lineage.position);
         let theirs = facts.lineage.as_ref().and_then(|lineage| lineage.position);
         match (ours, theirs) {

@@ -149,6 +149,7 @@ impl Situation<'_> {
             replica: false,
             follows: None,
             needed: None,
+            synchronous: None,
         };
         let mut files = render(self.desired, &about, found);
         files.programs = Some(installation.clone());
@@ -350,10 +351,13 @@ impl Situation<'_> {
         }
         let files = self.files(cluster, found);
         if !on_disk(&files, found) && !self.stays(&files, found) {
-            steps.push(step(
-                Action::WriteConfiguration(Box::new(files)),
-                Reason::ConfigurationDiffers,
-            ));
+            let waits = self.observed.server_facts().map(|facts| facts.synchronous);
+            let reason = match (self.synchronous().is_some(), waits) {
+                (true, Some(false)) => Reason::FollowerReady,
+                (false, Some(true)) => Reason::FollowerAway,
+                (true | false, Some(true | false) | None) => Reason::ConfigurationDiffers,
+            };
+            steps.push(step(Action::WriteConfiguration(Box::new(files)), reason));
         }
         Ok(steps)
     }
@@ -393,6 +397,7 @@ impl Situation<'_> {
             replica,
             follows,
             needed: cluster.control.known().map(|control| control.needed),
+            synchronous: self.synchronous().filter(|_| !replica),
         };
         let mut files = render(self.desired, &about, found);
         let stale = Some(&Secret::There {

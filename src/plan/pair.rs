@@ -9,9 +9,9 @@ use super::configuration::slot_name;
 use super::end::{End, Waiting};
 use super::local::{Situation, cannot_see, step};
 use super::pair_end::{PeerBlock, PeerWait};
-use crate::desired::Role;
+use crate::desired::{Durability, Role};
 use crate::lineage::{Lineage, Position, Relation, relation};
-use crate::observed::{DataState, Fact, Flag, Login, Peer, PeerFacts, PeerMemory, ServerFacts, Slot};
+use crate::observed::{DataState, Fact, Flag, Login, Peer, PeerFacts, PeerMemory, Server, ServerFacts, Slot};
 
 /// A standby that is no further behind than this counts as level (the handover demands the same).
 pub const HARMLESS_LAG: u64 = 1 << 20;
@@ -170,6 +170,29 @@ impl Situation<'_> {
             Reason::ServerDown
         };
         self.start(reason, then)
+    }
+
+    /// Whom commits wait for on a server that is written to: the other laptop, where `durability: sync` is declared and as long
+    /// as that one streams. It begins when that one is level; then it goes on until it streams no more, or answers no more,
+    /// so that a commit never waits for longer than that takes to be seen.
+    pub(super) fn synchronous(&self) -> Option<&str> {
+        if self.desired.replication.durability != Durability::Sync || self.server != Server::Writable {
+            return None;
+        }
+        let Peer::Known(facts) = self.peer else {
+            return None;
+        };
+        let streams = facts.data == DataState::Replica
+            && facts.server == Fact::Known(Server::ReadOnly { streaming: true })
+            && matches!(self.relation, Some(Relation::Same(_)));
+        let waits = self
+            .observed
+            .server_facts()
+            .is_some_and(|facts| facts.synchronous);
+        facts
+            .node
+            .as_deref()
+            .filter(|_| streams && (waits || self.nearly_level(facts)))
     }
 
     /// Whether our history goes on beyond the other laptop's.

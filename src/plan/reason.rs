@@ -11,6 +11,10 @@ pub enum Reason {
     NotOursYet,
     /// The configuration on disk is not what the state file says.
     ConfigurationDiffers,
+    /// Commits are to wait for the other laptop, which follows closely.
+    FollowerReady,
+    /// Commits must not wait any longer for the other laptop, which does not follow.
+    FollowerAway,
     /// Names in `postgresql.auto.conf` would win over the state file.
     AutoConfWins,
     /// The role asks for a running server.
@@ -84,6 +88,12 @@ impl fmt::Display for Reason {
             Self::AutoConfWins => "that file would win over the state file",
             Self::ServerDown => "the server is down",
             Self::ServerCrashed => "the server crashed; it recovers by itself",
+            Self::FollowerReady => {
+                "the other laptop follows closely: a commit waits for it from now on (durability: sync)"
+            }
+            Self::FollowerAway => {
+                "the other laptop does not follow: a commit does not wait for it any more (durability: sync)"
+            }
             Self::RestoreDeclared => "the state file asks for it, and it was not done yet",
             Self::StandbyCopy => "this copy is a standby's: it may be read, not written",
             Self::NotLoaded => "the server runs with an older configuration",

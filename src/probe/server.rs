@@ -165,6 +165,7 @@ impl Session {
                 .context("the timeline is no number")?,
             lsn: text(&row, "lsn")?.parse().map_err(|e: String| anyhow!(e))?,
             position_proven: text(&row, "position_proven")? == "t",
+            synchronous: text(&row, "synchronous")? == "t",
             version: text(&row, "version")?.to_owned(),
             checkpoint_timeline: text(&row, "checkpoint_timeline")?
                 .parse()
@@ -265,6 +266,8 @@ pub async fn connect(desired: &Desired, database: &str) -> Result<Client> {
         .user(SUPERUSER)
         .dbname(database)
         .application_name("paceline")
+        // What we write must never wait for a standby: we are the ones who end that waiting.
+        .options("-c synchronous_commit=local")
         .connect_timeout(LIMIT);
     open(&config).await.with_context(|| {
         format!(

@@ -30,6 +30,7 @@ select
     -- The WAL receiver is asked for only when everything that lies here is replayed.
     not pg_is_in_recovery() or pg_last_wal_receive_lsn() is not null
         or current_setting('primary_conninfo') = '' as position_proven,
+    current_setting('synchronous_standby_names') <> '' as synchronous,
     current_setting('server_version') as version,
     current_setting('paceline.configuration', true) as configuration,
     (select timeline_id from pg_control_checkpoint()) as checkpoint_timeline,

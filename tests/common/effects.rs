@@ -206,6 +206,7 @@ pub fn files(desired: &Desired) -> ConfigurationFiles {
         replica: false,
         follows: None,
         needed: None,
+        synchronous: None,
     };
     render(desired, &about, &Configuration::default())
 }

@@ -177,6 +177,7 @@ impl Copy {
             oldest_wal: None,
             checkpoint_timeline: self.timeline,
             since_checkpoint: 0,
+            synchronous: false,
             replay_paused: false,
             replayed_until: None,
             receiver: None,
@@ -202,6 +203,7 @@ impl Copy {
             replica: follows,
             follows: self.epochs.last().map(|epoch| epoch.uuid),
             needed: None,
+            synchronous: None,
         };
         let files = render(desired, &about, &Configuration::default());
         let running = |phase| {

@@ -48,7 +48,7 @@ pub(super) async fn play(pair: &mut [Node; 2]) -> Result<u8> {
     sleep(CALM).await;
 
     step("alpha loses power (kill -9 of all it runs), at a moment when bravo has every registration");
-    // Replication is asynchronous (`durability: sync` is not built yet): what is acknowledged in the very last moment may
+    // Replication is asynchronous here (`durability: sync` is not declared): what is acknowledged in the very last moment may
     // be on alpha alone. So that the outcome is no matter of luck, the power goes between two registrations.
     let quiet = desk.hold().await;
     caught_up(&databases[BRAVO], &databases[ALPHA]).await?;

@@ -61,6 +61,17 @@ pub(super) fn size(path: &Utf8Path) -> Result<u64> {
     look().with_context(|| format!("cannot look at {path}"))
 }
 
+/// Whether it takes more when it is unpacked.
+pub(super) fn compressed(source: &Utf8Path, kind: Option<BackupKind>) -> Result<bool> {
+    let file = match kind {
+        Some(BackupKind::Tar) => Some(source.to_owned()),
+        Some(BackupKind::Tars) => member(source, "base"),
+        Some(BackupKind::Directory) | None => None,
+    };
+    let compression = file.map(|file| compression(&file)).transpose()?;
+    Ok(compression.is_some_and(|compression| compression != Compression::None))
+}
+
 /// Fills the staging directory, which is not there yet.
 pub(super) async fn fetch(
     context: &Context<'_>,
