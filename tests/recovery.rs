@@ -193,13 +193,15 @@ fn archive(laptop: &Laptop) -> PathBuf {
     archive
 }
 
-/// Up to a moment and up to a name; and a name that is not there replaces nothing.
+/// Up to a moment, a name, a position, a transaction; and a name that is not there replaces nothing.
 #[test]
 fn a_target_is_reached_or_nothing_is_replaced() {
     let laptop = serving();
     let backup = base_backup(&laptop, "backup", &[]);
     laptop.sql("insert into riders values (2)");
     laptop.sql("select pg_create_restore_point('before the mistake')");
+    let position = laptop.sql("select pg_current_wal_lsn()");
+    let transaction = laptop.sql("select xmin from riders where bib = 2");
     laptop.sql("insert into riders values (3)");
     let moment = laptop.sql("select clock_timestamp()");
     laptop.sql("delete from riders");
@@ -217,6 +219,13 @@ fn a_target_is_reached_or_nothing_is_replaced() {
 
     recovery(&laptop, &section("{ name: before the mistake }"));
     wait_restored(&laptop, 2);
+    assert_eq!(riders(&laptop), "1 2");
+
+    recovery(&laptop, &section(&format!("{{ lsn: {position} }}")));
+    wait_restored(&laptop, 3);
+    assert_eq!(riders(&laptop), "1 2");
+    recovery(&laptop, &section(&format!("{{ xid: {transaction} }}")));
+    wait_restored(&laptop, 4);
     assert_eq!(riders(&laptop), "1 2");
 
     laptop.sql("insert into riders values (4)");
